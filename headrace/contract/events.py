@@ -1,0 +1,120 @@
+"""The events of a job and their public JSON. Knows the fields of CONTRACT, not where events are kept or sent."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from headrace.contract.errors import ErrorInfo
+from headrace.contract.generation import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    type: ClassVar[str] = "accepted"
+    seq: int
+    job: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    type: ClassVar[str] = "started"
+    seq: int
+    attempt: int
+    worker: str
+    revision: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Tokens `offset` to `offset + len(token_ids)` of one choice. The last delta of a choice has a `finish_reason`.
+
+    `text` is derived from the ids, so it is empty in the journal and filled in whoever shows the event.
+    """
+
+    type: ClassVar[str] = "delta"
+    seq: int
+    choice: int
+    offset: int
+    token_ids: tuple[int, ...]
+    text: str = ""
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    type: ClassVar[str] = "retrying"
+    seq: int
+    in_ms: int
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    type: ClassVar[str] = "resumed"
+    seq: int
+    attempt: int
+    worker: str
+    offsets: tuple[int, ...]
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    type: ClassVar[str] = "completed"
+    seq: int
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Also the last event of a DEAD job, with code `poison` or `retries_exhausted`."""
+
+    type: ClassVar[str] = "failed"
+    seq: int
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    type: ClassVar[str] = "cancelled"
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    type: ClassVar[str] = "expired"
+    seq: int
+
+
+Event = Accepted | Started | Delta | Retrying | Resumed | Completed | Failed | Cancelled | Expired
+TerminalEvent = Completed | Failed | Cancelled | Expired
+TERMINAL_TYPES = frozenset({"completed", "failed", "cancelled", "expired"})
+
+_CLASSES: dict[str, type[Event]] = {
+    cls.type: cls for cls in (Accepted, Started, Delta, Retrying, Resumed, Completed, Failed, Cancelled, Expired)
+}
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The public JSON object of an event, `seq` and `type` first."""
+    fields = asdict(event)
+    if isinstance(event, (Retrying, Failed)):
+        # Whether to retry is the queue's business; the public event says what happened.
+        fields["error"] = {"code": event.error.code, "message": event.error.message}
+    return {"seq": fields.pop("seq"), "type": event.type, **fields}
+
+
+def from_json(data: Mapping[str, Any]) -> Event:
+    """Inverse of `to_json`. Raises KeyError for an unknown type; fields of a newer version are dropped."""
+    cls = _CLASSES[data["type"]]
+    fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+    if "error" in fields:
+        fields["error"] = ErrorInfo(fields["error"]["code"], fields["error"]["message"])
+    if "usage" in fields:
+        fields["usage"] = Usage(**fields["usage"])
+    for name in ("token_ids", "offsets"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    return cls(**fields)

@@ -1,0 +1,114 @@
+"""The job: its states, the moves between them, and its record. Knows the fields, not where they are kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from headrace.contract.errors import ErrorInfo
+from headrace.contract.generation import FrozenRequest, Usage
+
+SCHEMA = 1
+
+
+class State(StrEnum):
+    ACCEPTED = "ACCEPTED"
+    QUEUED = "QUEUED"
+    LEASED = "LEASED"
+    RUNNING = "RUNNING"
+    RETRY_WAIT = "RETRY_WAIT"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+    DEAD = "DEAD"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.DEAD})
+HELD = frozenset({State.LEASED, State.RUNNING})
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.ACCEPTED: frozenset({State.QUEUED}) | TERMINAL,
+    State.QUEUED: frozenset({State.LEASED}) | TERMINAL,
+    State.LEASED: frozenset({State.RUNNING, State.QUEUED, State.RETRY_WAIT}) | TERMINAL,
+    State.RUNNING: frozenset({State.RUNNING, State.QUEUED, State.RETRY_WAIT}) | TERMINAL,
+    State.RETRY_WAIT: frozenset({State.QUEUED}) | TERMINAL,
+    **dict.fromkeys(TERMINAL, frozenset[State]()),
+}
+
+
+class JobClass(StrEnum):
+    """How urgent; the claim empties them in this order."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+    BACKGROUND = "background"
+
+
+class Kind(StrEnum):
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to a job: void as soon as the record shows another epoch or lease id."""
+
+    job_id: str
+    lease_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The record. Times are integer milliseconds of the server's clock; None means not yet."""
+
+    id: str
+    model: str
+    lane: str
+    revision: str
+    job_class: JobClass
+    kind: Kind
+    request: FrozenRequest
+    tenant: str = "default"
+    schema: int = SCHEMA
+    state: State = State.ACCEPTED
+    epoch: int = 0
+    lease_id: str = ""
+    owner: str = ""
+    digest: str = ""
+    attempt: int = 0
+    retries: int = 0
+    deaths: int = 0
+    deaths_total: int = 0
+    death_offset: int = 0
+    seq: int = 0
+    next_offset: tuple[int, ...] = (0,)
+    kv_tokens: int = 0
+    created_at: int | None = None
+    queued_at: int | None = None
+    leased_at: int | None = None
+    first_token_at: int | None = None
+    ended_at: int | None = None
+    deadline_at: int | None = None
+    error: ErrorInfo | None = None
+    usage: Usage | None = None
+    result_ref: str = ""
+    idem_key: str = ""
+    ledger_receipt: str = ""
+    traceparent: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.id, self.lease_id, self.epoch)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in TERMINAL
+
+
+def lane_of(model: str, release: str = "stable") -> str:
+    """The queue of one release of one model: `<model>@<release>`."""
+    return f"{model}@{release}"

@@ -1,0 +1,72 @@
+"""The names of everything in Redis. Knows the prefix and the shapes; holds no connection.
+
+Every key here has a TTL or an owner that removes it; `docs/` and CONTRACT list them with their types.
+"""
+
+PREFIX = "hr:"
+
+LEASES = f"{PREFIX}leases"
+DELAY = f"{PREFIX}delay"
+DEADLINES = f"{PREFIX}deadlines"
+OUTBOX = f"{PREFIX}outbox"
+REAP = f"{PREFIX}reap"
+"""Hash, when anybody last reaped and until when leases are left alone; owned by the fleet."""
+
+
+def job(job_id: str) -> str:
+    return f"{PREFIX}job:{job_id}"
+
+
+def journal(job_id: str) -> str:
+    return f"{PREFIX}ev:{job_id}"
+
+
+def live(job_id: str) -> str:
+    """Channel: the public pub/sub interface."""
+    return f"{PREFIX}live:{job_id}"
+
+
+def result(job_id: str) -> str:
+    return f"{PREFIX}result:{job_id}"
+
+
+def lane(lane: str, job_class: str) -> str:
+    return f"{PREFIX}lane:{lane}:{job_class}"
+
+
+def wake(lane: str) -> str:
+    return f"{PREFIX}wake:{lane}"
+
+
+def dlq(lane: str) -> str:
+    return f"{PREFIX}dlq:{lane}"
+
+
+def card(lane: str) -> str:
+    return f"{PREFIX}card:{lane}"
+
+
+def tokenizer(sha256: str) -> str:
+    return f"{PREFIX}tokenizer:{sha256}"
+
+
+def worker(worker_id: str) -> str:
+    return f"{PREFIX}w:{worker_id}"
+
+
+def held(worker_id: str) -> str:
+    """Set of the job ids a worker holds; emptied by the scripts that end or move them."""
+    return f"{PREFIX}held:{worker_id}"
+
+
+def control(worker_id: str) -> str:
+    return f"{PREFIX}ctl:{worker_id}"
+
+
+def idempotency(tenant: str, key: str) -> str:
+    return f"{PREFIX}idem:{tenant}:{key}"
+
+
+def output_average(lane: str, tenant: str) -> str:
+    """String with a TTL: moving average of completion tokens, for the claim estimate."""
+    return f"{PREFIX}avg:{lane}:{tenant}"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from headrace.contract.errors import SetupError
 from headrace.queue.base import Timing
@@ -26,6 +26,8 @@ def _xdg(variable: str, fallback: str) -> Path:
 
 
 class Section(BaseModel):
+    """One section: frozen, and deaf to names it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -91,31 +93,93 @@ class LogSettings(Section):
     format: Literal["auto", "json", "console"] = "auto"
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """The whole tree. `load()` is the way to make one."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        env_nested_max_split=1,
-        env_file=".env",
-    )
-
-    paths: PathSettings = PathSettings()
-    redis: RedisSettings = RedisSettings()
-    queue: QueueSettings = QueueSettings()
-    gateway: GatewaySettings = GatewaySettings()
-    worker: WorkerSettings = WorkerSettings()
-    engine: EngineSettings = EngineSettings()
-    log: LogSettings = LogSettings()
+    paths: PathSettings = Field(default_factory=PathSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    queue: QueueSettings = Field(default_factory=QueueSettings)
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
 
 
-def load(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+def load(
+    flags: Mapping[str, Any] | None = None,
+    config: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    dotenv: Path = Path(".env"),
+) -> Settings:
     """Read every source once.
 
-    `flags` is a nested mapping of what the command line gave (`{"gateway": {"port": 9000}}`).
-    Raises SetupError naming the key, the value and what would be right.
+    `flags` is a nested mapping of what the command line gave (`{"gateway": {"port": 9000}}`); a flag of None was
+    not given. Raises SetupError naming the key, what is wrong with it and where it came from.
     """
-    raise NotImplementedError
+    sources = [
+        ("flag", _without_none(flags or {})),
+        ("environment", _from_variables(os.environ if environ is None else environ)),
+        (str(dotenv), _from_variables({k: v or "" for k, v in dotenv_values(dotenv).items()})),
+        (str(config), _from_yaml(config)),
+    ]
+    tree: dict[str, Any] = {}
+    for _, source in reversed(sources):
+        tree = _merged(tree, source)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise _explained(error, sources) from None
+
+
+def as_variables(settings: Settings) -> dict[str, str]:
+    """The tree as environment variables, for a child process that is to see exactly the same."""
+    return {
+        f"{PREFIX}{section}__{name}".upper(): str(value)
+        for section, fields in settings.model_dump(mode="json").items()
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def _from_variables(variables: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in variables.items():
+        if not name.startswith(PREFIX) or name in CLIENT_NAMES:
+            continue
+        section, _, field = name.removeprefix(PREFIX).lower().partition("__")
+        if not field:
+            raise SetupError(f"Unknown setting {name}.", next_step=f"Settings are named {PREFIX}<SECTION>__<FIELD>.")
+        tree.setdefault(section, {})[field] = value
+    return tree
+
+
+def _from_yaml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SetupError(f"Cannot read the settings file {path}: {error}") from error
+    if not isinstance(tree, dict) or not all(isinstance(fields, dict) for fields in tree.values()):
+        raise SetupError(f"The settings file {path} must hold sections of fields.")
+    return tree
+
+
+def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {section: {k: v for k, v in fields.items() if v is not None} for section, fields in tree.items()}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    return {section: {**below.get(section, {}), **above.get(section, {})} for section in {**below, **above}}
+
+
+def _explained(error: ValidationError, sources: list[tuple[str, dict[str, Any]]]) -> SetupError:
+    first = error.errors()[0]
+    section, field = ([str(part) for part in first["loc"]] + [""])[:2]
+    name = f"{section}.{field}" if field else section
+    origin = next((where for where, tree in sources if section in tree and (not field or field in tree[section])), "?")
+    if first["type"] == "extra_forbidden":
+        known = Settings.model_fields if not field else type(getattr(Settings(), section)).model_fields
+        return SetupError(f"Unknown setting {name} ({origin}).", next_step=f"Known here: {', '.join(sorted(known))}.")
+    return SetupError(f"Setting {name} ({origin}): {first['msg']}.", param=name)

@@ -1,14 +1,14 @@
 """The one error tree: each refusal has a code, an HTTP status and a word on whether to try again. Knows no transport.
 
-    HeadraceError
-    ├── InvalidRequest 400          ├── JobNotFound 404            ├── StoreUnavailable 503 (retryable)
-    │   ├── ContextLengthExceeded   ├── JournalExpired 410         ├── QueueFull 503 (retryable)
-    │   ├── UnknownParameter        ├── IdempotencyConflict 409    ├── NoProgress 504 (retryable)
-    │   └── GrammarError            ├── PayloadTooLarge 413        ├── EngineFailure 500 (retryable)
-    ├── InvalidApiKey 401           ├── RateLimitExceeded 429      ├── Poison 500
-    ├── Forbidden 403               ├── RevisionGone 409           ├── RetriesExhausted 500
-    ├── ModelNotFound 404           ├── JobCancelled 499           └── DeadlineExceeded 504
-    └── SetupError (a machine, a file or a setting is not as it must be; never sent over HTTP)
+HeadraceError
+├── InvalidRequest 400          ├── JobNotFound 404            ├── StoreUnavailable 503 (retryable)
+│   ├── ContextLengthExceeded   ├── JournalExpired 410         ├── QueueFull 503 (retryable)
+│   ├── UnknownParameter        ├── IdempotencyConflict 409    ├── NoProgress 504 (retryable)
+│   └── GrammarError            ├── PayloadTooLarge 413        ├── EngineFailure 500 (retryable)
+├── InvalidApiKey 401           ├── RateLimitExceeded 429      ├── Poison 500
+├── Forbidden 403               ├── RevisionGone 409           ├── RetriesExhausted 500
+├── ModelNotFound 404           ├── JobCancelled 499           └── DeadlineExceeded 504
+└── SetupError (a machine, a file or a setting is not as it must be; never sent over HTTP)
 """
 
 from dataclasses import dataclass

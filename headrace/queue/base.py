@@ -96,7 +96,7 @@ class AppendReply:
 
 @dataclass(frozen=True, slots=True)
 class RenewReply:
-    """`held` is all the server thinks this worker holds; `gone` those of the given leases that are no longer its own."""
+    """`held` is all the server thinks this worker holds; `gone` those of the given leases that it lost."""
 
     held: tuple[Lease, ...]
     gone: tuple[str, ...]

@@ -1,0 +1,60 @@
+# Each verb does what it says; CI calls the same ones. `make demo` and `make test` need nothing but Python 3.11 or 3.12.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := smollm2-135m-instruct
+SOURCES := headrace gateway workers engine kernels tests examples benchmarks
+
+.PHONY: help install lint format type test chaos invariance bench demo up docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       documents in, answers out, on an embedded default"
+	@echo "make up         the whole stack in the foreground"
+	@echo "make test       the tests            make lint type   the rest of what CI runs"
+	@echo "make invariance any schedule, same tokens, on the real model"
+	@echo "make bench      measurements         make docs        where to read"
+
+# torch first and by itself: any open range, asked for here or by a dependency, takes several GB of CUDA packages.
+$(VENV)/.run: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Headrace needs Python 3.11 or later; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gateway,worker,embedded]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gateway,worker,embedded,ledger,dev]"
+	@touch $@
+
+install: $(VENV)/.dev
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+type: $(VENV)/.dev
+	$(BIN)/mypy
+
+test: $(VENV)/.dev
+	$(BIN)/headrace models pull $(MODEL)
+	$(BIN)/python -m pytest
+
+invariance: $(VENV)/.dev
+	$(BIN)/headrace models pull $(MODEL)
+	$(BIN)/python -m tests.unit.engine.any_schedule --model "$$($(BIN)/headrace models path $(MODEL))" --seeds 10
+
+demo: $(VENV)/.run
+	@$(BIN)/headrace up --data-dir demo-output/data --port 0 -- $(BIN)/python examples/readmes.py --output demo-output
+
+up: $(VENV)/.run
+	@$(BIN)/headrace up
+
+clean:
+	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

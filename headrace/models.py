@@ -65,9 +65,9 @@ def resolve(name: str, models_dir: Path, catalogue: Mapping[str, Entry] = CATALO
 
     Raises SetupError with the next step: unknown name, not pulled yet, no such file, an id that cannot be a key.
     """
-    given_id, _, source = name.rpartition("=")
-    if source.startswith("file:"):
-        return _local_file(given_id, Path(source.removeprefix("file:")).expanduser())
+    if is_file(name):
+        given_id, _, path = name.partition("file:")
+        return _local_file(given_id.removesuffix("="), Path(path).expanduser())
     entry = find(name, catalogue)
     path = path_of(entry, models_dir)
     size = size_of(path)
@@ -105,6 +105,11 @@ def verify(name: str, models_dir: Path, catalogue: Mapping[str, Entry] = CATALOG
             next_step=f"Run: headrace models pull --force {name}",
         )
     return model
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is `file:<path>` or `<id>=file:<path>` rather than one of the catalogue."""
+    return name.startswith("file:") or "=file:" in name
 
 
 def find(name: str, catalogue: Mapping[str, Entry]) -> Entry:

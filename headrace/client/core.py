@@ -1,0 +1,139 @@
+"""What the client says and how it reads the answers, without any I/O. A sync and an async client can share it."""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from headrace.client.retry import Failure
+from headrace.contract.errors import HeadraceError, InvalidRequest, NoProgress, SetupError, error_class
+from headrace.contract.events import Event, from_json
+from headrace.contract.ids import is_job_id
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+Chat = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request; `path` starts behind the gateway's address."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer, read to its end. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+def submit_call(
+    *,
+    model: str,
+    messages: Chat | None,
+    prompt: str | None,
+    idempotency_key: str | None,
+    fields: Mapping[str, Any],
+) -> Call:
+    """`POST /v1/jobs`, always with an idempotency key, so that saying it again is safe. None fields are left out."""
+    if (messages is None) == (prompt is None):
+        raise InvalidRequest("A job needs messages or a prompt, and not both.", param="messages")
+    body: dict[str, Any] = {"model": model}
+    body |= {"messages": list(messages)} if messages is not None else {"prompt": prompt}
+    body |= {name: value for name, value in fields.items() if value is not None}
+    return Call("POST", "/v1/jobs", {"Idempotency-Key": idempotency_key or new_idempotency_key()}, body)
+
+
+def new_idempotency_key() -> str:
+    return f"sdk-{secrets.token_hex(16)}"
+
+
+def job_call(job_id: str) -> Call:
+    return Call("GET", f"/v1/jobs/{_checked(job_id)}")
+
+
+def cancel_call(job_id: str) -> Call:
+    return Call("DELETE", f"/v1/jobs/{_checked(job_id)}")
+
+
+def events_call(job_id: str, cursor: str) -> Call:
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": cursor} if cursor else {})
+    return Call("GET", f"/v1/jobs/{_checked(job_id)}/events", headers)
+
+
+def models_call() -> Call:
+    return Call("GET", "/v1/models")
+
+
+def _checked(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise InvalidRequest(f"{job_id!r} is not a job's id (job_ and 26 letters and digits).", param="id")
+    return quote(job_id)
+
+
+def read_json(reply: Reply) -> dict[str, Any]:
+    """The JSON object of a good answer. Raises HeadraceError when it is not one: something else answers there."""
+    try:
+        value = json.loads(reply.content)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise HeadraceError(
+            f"The answer (HTTP {reply.status}) is not a JSON object.",
+            next_step="Check that the URL is that of a Headrace gateway.",
+        )
+    return value
+
+
+def read_event(data: str) -> Event | None:
+    """The event in one SSE message; None for a type that a newer server knows and this client does not."""
+    try:
+        return from_json(json.loads(data))
+    except KeyError:
+        return None
+
+
+def failure_of(reply: Reply) -> Failure:
+    """What the retry rules need to know of an answer of 400 or above."""
+    return Failure(reply.status, retry_after(reply.headers), reply.headers.get("x-should-retry") == "false")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server asks to wait; None when it does not, or in a form (a date) that we never send."""
+    try:
+        return max(0.0, float(headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def error_of(reply: Reply) -> HeadraceError:
+    """The typed exception in an answer of 400 or above, whoever sent it."""
+    try:
+        error = json.loads(reply.content)["error"]
+        code, message, param = str(error["code"]), str(error["message"]), error.get("param")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        code, param = "", None
+        message = f"HTTP {reply.status} without an error that a Headrace gateway would send."
+    return error_class(code)(message, param=param, retry_after_s=retry_after(reply.headers))
+
+
+def unreachable(url: str, reason: str) -> SetupError:
+    return SetupError(
+        f"No gateway answers at {url}: {reason}.",
+        next_step="Start one with `headrace up`, or give its address (--url or HEADRACE_URL).",
+    )
+
+
+def silent(job_id: str, seconds: float) -> NoProgress:
+    return NoProgress(
+        f"Nothing was heard of {job_id} for {seconds:.0f} s.",
+        next_step=f"The job itself goes on; read it later: headrace events {job_id}",
+    )

@@ -1,10 +1,10 @@
 """The events of a job and their public JSON. Knows the fields of CONTRACT, not where events are kept or sent."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from headrace.contract.errors import ErrorInfo
+from headrace.contract.errors import ErrorInfo, error_class
 from headrace.contract.generation import Usage
 
 
@@ -99,22 +99,23 @@ _CLASSES: dict[str, type[Event]] = {
 
 def to_json(event: Event) -> dict[str, Any]:
     """The public JSON object of an event, `seq` and `type` first."""
-    fields = asdict(event)
+    body = asdict(event)
     if isinstance(event, (Retrying, Failed)):
         # Whether to retry is the queue's business; the public event says what happened.
-        fields["error"] = {"code": event.error.code, "message": event.error.message}
-    return {"seq": fields.pop("seq"), "type": event.type, **fields}
+        body["error"] = {"code": event.error.code, "message": event.error.message}
+    return {"seq": body.pop("seq"), "type": event.type, **body}
 
 
 def from_json(data: Mapping[str, Any]) -> Event:
     """Inverse of `to_json`. Raises KeyError for an unknown type; fields of a newer version are dropped."""
     cls = _CLASSES[data["type"]]
-    fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-    if "error" in fields:
-        fields["error"] = ErrorInfo(fields["error"]["code"], fields["error"]["message"])
-    if "usage" in fields:
-        fields["usage"] = Usage(**fields["usage"])
+    body = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+    if "error" in body:
+        code = body["error"]["code"]
+        body["error"] = ErrorInfo(code, body["error"]["message"], error_class(code).retryable)
+    if "usage" in body:
+        body["usage"] = Usage(**body["usage"])
     for name in ("token_ids", "offsets"):
-        if name in fields:
-            fields[name] = tuple(fields[name])
-    return cls(**fields)
+        if name in body:
+            body[name] = tuple(body[name])
+    return cls(**body)

@@ -1,0 +1,203 @@
+"""The bodies that are accepted, field by field. Knows what a valid body is, not what becomes of it.
+
+Nothing is ignored: a parameter that is not listed here is refused by name. `null` means the default, as at OpenAI.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import PydanticCustomError
+
+from headrace.contract.errors import HeadraceError, InvalidRequest, UnknownParameter
+
+MAX_INT32 = 2**31 - 1
+MAX_MESSAGES = 4_096
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 1_024
+MAX_DEADLINE_SECONDS = 30 * 24 * 3600
+
+_STRING, _LIST = "<string>", "<list>"
+
+
+def _string_or_list(value: Any) -> str | None:
+    return _STRING if isinstance(value, str) else _LIST if isinstance(value, list) else None
+
+
+def _either(name: str) -> Discriminator:
+    return Discriminator(
+        _string_or_list, custom_error_type="string_or_list", custom_error_message=f"should be a string or {name}"
+    )
+
+
+def _no_lone_surrogate(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("unicode", "should be Unicode text, without lone surrogates") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_lone_surrogate)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: Text
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        Annotated[Text, Tag(_STRING)] | Annotated[list[TextPart], Field(min_length=1, fail_fast=True), Tag(_LIST)],
+        _either("a list of text parts"),
+    ]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+
+
+StopString = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+MetadataKey = Annotated[Text, Field(min_length=1, max_length=64)]
+MetadataValue = Annotated[Text, Field(max_length=512)]
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+Prompt = Annotated[Text, Field(min_length=1)]
+
+
+class Generation(Body):
+    """What every kind of generation has in common."""
+
+    model: Annotated[Text, Field(min_length=1, max_length=256)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INT32)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: (
+        Annotated[
+            Annotated[StopString, Tag(_STRING)] | Annotated[list[StopString], Field(max_length=MAX_STOPS), Tag(_LIST)],
+            _either("a list of strings"),
+        ]
+        | None
+    ) = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    user: Annotated[Text, Field(max_length=512)] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatBody(Generation):
+    """`POST /v1/chat/completions`."""
+
+    messages: Messages
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
+
+
+class CompletionBody(Generation):
+    """`POST /v1/completions`."""
+
+    prompt: Prompt
+
+
+class JobBody(Generation):
+    """`POST /v1/jobs`: a chat completion or a completion, and how the job is to be treated."""
+
+    messages: Messages | None = None
+    prompt: Prompt | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
+    job_class: Literal["interactive", "standard", "batch", "background"] | None = Field(default=None, alias="class")
+    deadline_seconds: Annotated[float, Field(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
+
+
+B = TypeVar("B", bound=Generation)
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """The JSON object in a request body. Raises InvalidRequest for anything else, NaN and half a surrogate included."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"The body must be a JSON object, not {_json_name(value)}.")
+    return value
+
+
+def parse(model: type[B], body: dict[str, Any]) -> B:
+    """Validate a body. Raises InvalidRequest or UnknownParameter with `param`, for the first thing that is wrong."""
+    try:
+        parsed = model.model_validate(body)
+    except ValidationError as error:
+        raise _refusal(error) from error
+    _check_together(parsed)
+    return parsed
+
+
+def _check_together(body: Generation) -> None:
+    """What no single field can tell."""
+    if body.n is not None and body.n > 1:
+        raise UnknownParameter(
+            "`n` greater than 1 is not supported.", param="n", next_step="Submit n requests instead."
+        )
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest("`stream_options` is only allowed with `stream`: true.", param="stream_options")
+    newer = getattr(body, "max_completion_tokens", None)
+    if None not in (newer, body.max_tokens) and newer != body.max_tokens:
+        raise InvalidRequest("`max_tokens` and `max_completion_tokens` differ; give one of them.", param="max_tokens")
+    if isinstance(body, JobBody):
+        if (body.messages is None) == (body.prompt is None):
+            raise InvalidRequest("Give `messages` or `prompt`: exactly one of the two.", param="messages")
+        if body.stream:
+            raise InvalidRequest(
+                "A job does not stream its reply.", param="stream", next_step="Read GET /v1/jobs/<id>/events instead."
+            )
+
+
+def _refusal(error: ValidationError) -> HeadraceError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    param = _param(first["loc"])
+    if first["type"] == "extra_forbidden":
+        return UnknownParameter(f"Unknown or unsupported parameter: `{param}`.", param=param)
+    if first["type"] == "missing":
+        return InvalidRequest(f"Missing required parameter: `{param}`.", param=param)
+    reason = _REASONS.get(first["type"]) or first["msg"][:1].lower() + first["msg"][1:]
+    reason = reason.replace("after validation, ", "")
+    return InvalidRequest(f"Invalid value for `{param}`: {reason}.", param=param)
+
+
+_REASONS = {"model_type": "should be an object", "dict_type": "should be an object", "list_type": "should be a list"}
+"""Where pydantic would speak of Python."""
+
+
+def _param(location: tuple[int | str, ...]) -> str:
+    """OpenAI's way of naming a place: `messages[0].content`."""
+    name = ""
+    for step in location:
+        if isinstance(step, int):
+            name += f"[{step}]"
+        elif step not in (_STRING, _LIST, "[key]"):
+            name += f".{step}" if name else step
+    return name[:200]
+
+
+def _json_name(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

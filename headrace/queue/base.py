@@ -114,10 +114,16 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class FinishReply:
-    """OK (also for the same worker's repeat), LOST, TERMINAL (somebody else ended it: `state`) or MISSING."""
+    """OK (also for the same worker's repeat), LOST, TERMINAL (somebody else ended it: `state`) or MISSING.
+
+    `state` is where the job is now. `finish` with SUCCEEDED also answers GAP, when the journal does not hold all ids
+    and the finish reason of `choice`: append from `have` and finish again.
+    """
 
     outcome: Outcome
     state: State | None = None
+    choice: int = 0
+    have: int = 0
 
 
 @dataclass(frozen=True, slots=True)

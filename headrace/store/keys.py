@@ -11,6 +11,12 @@ DEADLINES = f"{PREFIX}deadlines"
 OUTBOX = f"{PREFIX}outbox"
 REAP = f"{PREFIX}reap"
 """Hash, when anybody last reaped and until when leases are left alone; owned by the fleet."""
+PROBE = f"{PREFIX}probe"
+"""String with a TTL, written to see whether the store takes writes."""
+CARDS = f"{PREFIX}cards"
+"""Set of the lanes that have a card; owned by the cards."""
+TOKENIZERS = f"{PREFIX}tokenizers"
+"""Hash, revision to the sha256 of its tokenizer, so that ids of an older revision can still be read."""
 
 
 def job(job_id: str) -> str:

@@ -1,0 +1,18 @@
+-- renew: prolongs leases and says what this worker holds (rule 6). Knows no tokens.
+-- ARGV 7.. worker, then for each lease: job id, lease id, epoch.
+
+local worker = ARGV[7]
+local gone, held = {}, {}
+for i = 8, #ARGV, 3 do
+  local refused = fence(load_job(ARGV[i]), ARGV[i + 1], ARGV[i + 2])
+  if refused then
+    gone[#gone + 1] = ARGV[i]
+  else
+    redis.call('ZADD', 'hr:leases', now + lease_ms, ARGV[i])
+  end
+end
+for _, id in ipairs(redis.call('SMEMBERS', 'hr:held:' .. worker)) do
+  local lease = redis.call('HMGET', 'hr:job:' .. id, 'lease_id', 'epoch')
+  held[#held + 1] = { id, lease[1], lease[2] }
+end
+return { 'OK', held, gone }

@@ -1,0 +1,21 @@
+-- retry: a counted error; the job waits, or is dead after three (LEASED, RUNNING → RETRY_WAIT | DEAD). Knows no causes.
+-- ARGV 7.. job id, lease id, epoch, wait in milliseconds, error code, error message, error JSON of the record.
+
+local MOST_RETRIES = 3
+local job = load_job(ARGV[7])
+local refused = fence(job, ARGV[8], ARGV[9])
+if refused then return refused end
+
+local wait, code, message = ARGV[10], ARGV[11], ARGV[12]
+if job.retries >= MOST_RETRIES then
+  local err, inner = error_json('retries_exhausted',
+    'Gave up after ' .. MOST_RETRIES .. ' retries; the last error was ' .. code .. ': ' .. message)
+  end_job(job, 'DEAD', { error = err, inner = inner })
+  return { 'OK', 'DEAD' }
+end
+local _, inner = error_json(code, message)
+let_go(job)
+redis.call('HSET', job.key, 'state', 'RETRY_WAIT', 'retries', job.retries + 1, 'seq', job.seq + 1, 'error', ARGV[13])
+redis.call('ZADD', 'hr:delay', now + wait, job.id)
+write_event(job.id, job.seq + 1, 'retrying', '"in_ms":' .. wait .. ',' .. inner)
+return { 'OK', 'RETRY_WAIT' }

@@ -1,0 +1,89 @@
+"""How Redis is reached: clients with limits on every wait, and its errors as ours. Knows no key."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from headrace.contract.errors import SetupError, StoreUnavailable
+
+_OLDEST = (6, 2)
+# What a server answers that is there but cannot serve now. Any other refusal is a mistake of ours and must be seen.
+_NOT_NOW = (
+    "OOM",
+    "MISCONF",
+    "READONLY",
+    "LOADING",
+    "BUSY",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "NOAUTH",
+    "NOPERM",
+    "WRONGPASS",
+)
+
+
+def connect(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float = 5.0) -> redis.Redis:
+    """A blocking client, safe for threads. A stale connection is replaced once; more is the caller's decision."""
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=connect_timeout_s,
+        socket_timeout=socket_timeout_s,
+        retry=Retry(NoBackoff(), 1),
+        decode_responses=False,
+    )
+
+
+def connect_async(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float = 5.0) -> redis.asyncio.Redis:
+    """The same for an event loop; close it with `await client.aclose()`."""
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_connect_timeout=connect_timeout_s,
+        socket_timeout=socket_timeout_s,
+        retry=redis.asyncio.retry.Retry(NoBackoff(), 1),
+        decode_responses=False,
+    )
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turns what Redis and the network say into StoreUnavailable; a fault in a script passes as it is."""
+    try:
+        yield
+    except ResponseError as error:
+        if not any(word in str(error) for word in _NOT_NOW) and not _known_refusal(error):
+            raise
+        raise StoreUnavailable(f"Redis refuses to work: {error}.", next_step="Look at its log and memory.") from error
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(
+            f"Redis cannot be reached: {error}.", next_step="Check that it runs, and the URL."
+        ) from error
+
+
+def _known_refusal(error: ResponseError) -> bool:
+    return isinstance(error, (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError))
+
+
+def check_server(client: redis.Redis) -> None:
+    """Raises SetupError for a server too old or one that drops keys; StoreUnavailable when there is none."""
+    with store_errors():
+        info = client.info()
+    check_info(info)
+
+
+def check_info(info: Mapping[str, Any]) -> None:
+    """The same from what `INFO` answered."""
+    version = str(info["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        raise SetupError(f"Redis {version} is too old; 6.2 or later is needed.", next_step="Point --redis-url at one.")
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        raise SetupError(
+            f"Redis has the eviction policy {policy} and would silently drop jobs when memory runs out.",
+            next_step="Run `redis-cli config set maxmemory-policy noeviction`.",
+        )

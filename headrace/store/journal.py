@@ -1,0 +1,147 @@
+"""Reading what was journaled: events after a cursor, ids of each choice, the result. Writes nothing, knows no text."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import redis
+import redis.asyncio
+
+from headrace.contract import events
+from headrace.contract.errors import JobNotFound, JournalExpired
+from headrace.contract.events import Delta, Event
+from headrace.contract.generation import Choice, unpack_ids
+from headrace.contract.job import TERMINAL
+from headrace.store import keys, records
+from headrace.store.connection import store_errors
+
+T = TypeVar("T")
+
+PAGE = 500
+"""Entries read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journaled:
+    """What one choice has so far; a `finish_reason` says that nothing more will come."""
+
+    token_ids: tuple[int, ...] = ()
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Query(Generic[T]):
+    """Commands for one round trip, and how to read their answers."""
+
+    commands: tuple[tuple[str | int, ...], ...]
+    parse: Callable[[Sequence[Any]], T]
+
+
+class Journal:
+    """Blocking reader, for workers. Raises StoreUnavailable when Redis cannot be reached."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def read(self, job_id: str, after_seq: int = 0, limit: int = PAGE) -> list[Event]:
+        """Events with a seq above `after_seq`, oldest first, at most `limit`; [] when there is nothing new.
+
+        Raises JournalExpired when the job is known and its journal is past its retention, else JobNotFound.
+        """
+        return self._ask(_events_after(job_id, after_seq, limit))
+
+    def ids(self, job_id: str, n: int = 1) -> tuple[Journaled, ...]:
+        """What each of the `n` choices has so far. Raises like `read`."""
+        found: list[Event] = []
+        while page := self.read(job_id, found[-1].seq if found else 0):
+            found += page
+        return join(found, n)
+
+    def result(self, job_id: str) -> tuple[Choice, ...] | None:
+        """The choices of a job that succeeded, as long as its result is kept; else None."""
+        return self._ask(_result(job_id))
+
+    def _ask(self, query: _Query[T]) -> T:
+        with store_errors(), self._client.pipeline(transaction=False) as pipe:
+            for command in query.commands:
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+            return query.parse(pipe.execute())
+
+
+class AsyncJournal:
+    """The same, awaited, for the gateway."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+
+    async def read(self, job_id: str, after_seq: int = 0, limit: int = PAGE) -> list[Event]:
+        return await self._ask(_events_after(job_id, after_seq, limit))
+
+    async def ids(self, job_id: str, n: int = 1) -> tuple[Journaled, ...]:
+        found: list[Event] = []
+        while page := await self.read(job_id, found[-1].seq if found else 0):
+            found += page
+        return join(found, n)
+
+    async def result(self, job_id: str) -> tuple[Choice, ...] | None:
+        return await self._ask(_result(job_id))
+
+    async def _ask(self, query: _Query[T]) -> T:
+        with store_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for command in query.commands:
+                    pipe.execute_command(*command)
+                return query.parse(await pipe.execute())
+
+
+def join(found: Sequence[Event], n: int = 1) -> tuple[Journaled, ...]:
+    """The deltas of a journal from its beginning, put together for each choice."""
+    ids: list[list[int]] = [[] for _ in range(n)]
+    ends: list[str | None] = [None] * n
+    for event in found:
+        if isinstance(event, Delta):
+            ids[event.choice] += event.token_ids
+            ends[event.choice] = event.finish_reason or ends[event.choice]
+    return tuple(Journaled(tuple(part), end) for part, end in zip(ids, ends, strict=True))
+
+
+def parse_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
+    """One stream entry as an event; a delta's `text` is empty, since text is derived from ids."""
+    seq = int(entry_id.partition(b"-")[0])
+    event = fields[b"event"]
+    if event.startswith(b"{"):
+        return events.from_json({"seq": seq, **json.loads(event)})
+    choice, offset, *finish = event.decode().split(" ")
+    return Delta(seq, int(choice), int(offset), unpack_ids(fields[b"ids"]), finish_reason=finish[0] if finish else None)
+
+
+def _events_after(job_id: str, after_seq: int, limit: int) -> _Query[list[Event]]:
+    stream, record = keys.journal(job_id), keys.job(job_id)
+
+    def parse(answers: Sequence[Any]) -> list[Event]:
+        entries, exists, state = answers
+        if not exists and state is None:
+            raise JobNotFound(f"There is no job {job_id}.", next_step="Check the id; results are kept for a day.")
+        if not exists and state.decode() in TERMINAL:
+            raise JournalExpired(f"The events of job {job_id} are no longer kept.", next_step="Read its result.")
+        return [parse_entry(entry_id, fields) for entry_id, fields in map(_entry, entries)]
+
+    commands = (
+        ("XRANGE", stream, f"{after_seq + 1}-0", "+", "COUNT", limit),
+        ("EXISTS", stream),
+        ("HGET", record, "state"),
+    )
+    return _Query(commands, parse)
+
+
+def _entry(raw: Any) -> tuple[bytes, dict[bytes, bytes]]:
+    entry_id, fields = raw
+    return entry_id, fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+def _result(job_id: str) -> _Query[tuple[Choice, ...] | None]:
+    def parse(answers: Sequence[Any]) -> tuple[Choice, ...] | None:
+        return None if answers[0] is None else records.unpack_result(answers[0])
+
+    return _Query((("GET", keys.result(job_id)),), parse)

@@ -1,0 +1,136 @@
+"""A job and a result as Redis keeps them. Knows the fields of the hash and their encoding; holds no connection.
+
+Fields of a newer schema are ignored and missing ones take their defaults, so that two versions can share a store.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from headrace.contract.errors import ErrorInfo
+from headrace.contract.generation import Choice, FrozenRequest, Sampling, Usage, pack_ids, unpack_ids
+from headrace.contract.job import Job, JobClass, Kind, State
+
+Value = bytes | str | int
+
+_TEXTS = (
+    "id",
+    "tenant",
+    "model",
+    "lane",
+    "revision",
+    "lease_id",
+    "owner",
+    "digest",
+    "result_ref",
+    "idem_key",
+    "ledger_receipt",
+    "traceparent",
+)
+_NUMBERS = (
+    "schema",
+    "epoch",
+    "attempt",
+    "retries",
+    "deaths",
+    "deaths_total",
+    "death_offset",
+    "seq",
+    "kv_tokens",
+    "created_at",
+    "queued_at",
+    "leased_at",
+    "first_token_at",
+    "ended_at",
+    "deadline_at",
+)
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: data[name] for name in cls.__dataclass_fields__ if name in data}  # type: ignore[attr-defined]
+
+
+def request_json(request: FrozenRequest) -> str:
+    """The frozen request without its prompt, whose ids have a field of their own in the hash."""
+    fields = asdict(request)
+    del fields["prompt_ids"]
+    return _dumps(fields)
+
+
+def request_from(text: bytes, prompt: bytes) -> FrozenRequest:
+    fields = _known(FrozenRequest, json.loads(text))
+    fields["sampling"] = Sampling(**_known(Sampling, fields["sampling"]))
+    fields["stop"] = tuple(fields.get("stop", ()))
+    return FrozenRequest(**{**fields, "prompt_ids": unpack_ids(prompt)})
+
+
+def error_json(error: ErrorInfo) -> str:
+    return _dumps(asdict(error))
+
+
+def to_hash(job: Job) -> dict[str, Value]:
+    """All fields that say something. `prompt_tokens`, `max_tokens` and `finished` are there for the scripts alone."""
+    fields: dict[str, Value] = {name: getattr(job, name) for name in _TEXTS if getattr(job, name)}
+    fields |= {name: getattr(job, name) for name in _NUMBERS if getattr(job, name) is not None}
+    fields |= {
+        "object": "job",
+        "class": job.job_class.value,
+        "kind": job.kind.value,
+        "state": job.state.value,
+        "request": request_json(job.request),
+        "prompt_ids": pack_ids(job.request.prompt_ids),
+        "prompt_tokens": len(job.request.prompt_ids),
+        "max_tokens": job.request.max_tokens,
+        "next_offset": _dumps(job.next_offset),
+        "finished": _dumps([""] * len(job.next_offset)),
+    }
+    if job.error:
+        fields["error"] = error_json(job.error)
+    if job.usage:
+        fields["usage"] = _dumps(asdict(job.usage))
+    if job.metadata:
+        fields["metadata"] = _dumps(dict(job.metadata))
+    return fields
+
+
+def from_hash(fields: Mapping[bytes, bytes]) -> Job:
+    """Inverse of `to_hash`. Raises KeyError when a field that every record has is missing."""
+    job: dict[str, Any] = {name: fields[name.encode()].decode() for name in _TEXTS if name.encode() in fields}
+    job |= {name: int(fields[name.encode()]) for name in _NUMBERS if name.encode() in fields}
+    job |= {
+        "job_class": JobClass(fields[b"class"].decode()),
+        "kind": Kind(fields[b"kind"].decode()),
+        "state": State(fields[b"state"].decode()),
+        "request": request_from(fields[b"request"], fields[b"prompt_ids"]),
+        "next_offset": tuple(json.loads(fields[b"next_offset"])),
+    }
+    if b"error" in fields:
+        job["error"] = ErrorInfo(**_known(ErrorInfo, json.loads(fields[b"error"])))
+    if b"usage" in fields:
+        job["usage"] = Usage(**_known(Usage, json.loads(fields[b"usage"])))
+    if b"metadata" in fields:
+        job["metadata"] = json.loads(fields[b"metadata"])
+    return Job(**job)
+
+
+def pack_result(choices: Iterable[Choice]) -> bytes:
+    """One line of JSON, `[[index, finish_reason, length], …]`, then the packed ids of the choices in that order."""
+    choices = tuple(choices)
+    head = _dumps([[choice.index, choice.finish_reason, len(choice.token_ids)] for choice in choices])
+    return head.encode() + b"\n" + b"".join(pack_ids(choice.token_ids) for choice in choices)
+
+
+def unpack_result(data: bytes) -> tuple[Choice, ...]:
+    """Inverse of `pack_result`."""
+    head, _, packed = data.partition(b"\n")
+    ids = unpack_ids(packed)
+    choices, start = [], 0
+    for index, finish_reason, length in json.loads(head):
+        choices.append(Choice(index, ids[start : start + length], finish_reason))
+        start += length
+    return tuple(choices)

@@ -1,0 +1,73 @@
+"""`python -m workers`: one worker process. Reads the settings, starts Celery's shell and the inference worker in it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from headrace.contract.errors import SetupError, StoreUnavailable
+from headrace.settings import Settings, load
+from headrace.telemetry import logs
+from workers.bootstep import step_for
+from workers.celery_app import forget_unused_commands, leave_logging_alone, make_app
+from workers.inference.drain import Watchdog
+from workers.inference.worker import CANNOT_START, InferenceWorker
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until asked to stop. 0 after a drain, 3 when it could not start."""
+    try:
+        settings = _settings(arguments)
+        logs.configure(settings.log, role="worker")
+        inference = InferenceWorker(settings)
+    except (SetupError, StoreUnavailable) as error:
+        return _refuse(error.explain())
+    exit_code = _run_shell(settings, inference)
+    inference.request_stop()
+    inference.join()
+    if inference.failure:
+        return _refuse(inference.failure)
+    return exit_code
+
+
+def _run_shell(settings: Settings, inference: InferenceWorker) -> int:
+    leave_logging_alone()
+    forget_unused_commands()
+    app = make_app(settings.redis)
+    app.steps["worker"].add(step_for(inference, Watchdog(settings.worker.drain_s)))
+    worker = app.Worker(
+        hostname=f"headrace@{inference.id}",
+        pool="solo",
+        concurrency=1,
+        exclude_queues=list(app.amqp.queues),
+        without_mingle=True,
+        without_gossip=True,
+        quiet=True,
+        loglevel=settings.log.level.upper(),
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _settings(arguments: list[str] | None) -> Settings:
+    parser = argparse.ArgumentParser(prog="python -m workers", description="One Headrace worker.")
+    parser.add_argument("--model", help="a name from `headrace models list`, or file:<path>")
+    parser.add_argument("--release", help="the release whose lane it serves (default: stable)")
+    parser.add_argument("--redis-url", help="the fleet's Redis")
+    parser.add_argument("--tag", help="last part of the worker's id, given by a supervisor")
+    parser.add_argument("--config", type=Path, help="a YAML file of settings")
+    given = parser.parse_args(arguments)
+    worker = {name: getattr(given, name) for name in ("model", "release", "tag") if getattr(given, name) is not None}
+    flags: dict[str, dict[str, Any]] = {"worker": worker} if worker else {}
+    if given.redis_url is not None:
+        flags["redis"] = {"url": given.redis_url}
+    return load(flags, given.config)
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"headrace worker: {reason}\n")
+    return CANNOT_START
+
+
+if __name__ == "__main__":
+    sys.exit(main())

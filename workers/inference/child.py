@@ -1,0 +1,118 @@
+"""The child: owns the engine, hears commands, says what each step brought. Knows no jobs, no text and no Redis."""
+
+import ctypes
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from workers.inference import fake_engine
+from workers.inference.engine_process import ChildOptions
+from workers.inference.messages import (
+    AbortAll,
+    AbortRequests,
+    AddRequest,
+    Command,
+    Output,
+    Ready,
+    StartFailed,
+    Stepped,
+    Stop,
+)
+
+PR_SET_PDEATHSIG = 1
+ORPHANED = 4
+
+
+class Runner(Protocol):
+    """An engine in the words of the pipe: the real one (`translate`) or the fake one."""
+
+    def ready(self) -> Ready: ...
+    def add(self, request: AddRequest) -> Output | None:
+        """Take a request; an output with an error when it is refused."""
+        ...
+
+    def abort(self, request_ids: tuple[str, ...]) -> None: ...
+    def abort_all(self) -> None: ...
+    def busy(self) -> bool: ...
+    def step(self) -> Stepped: ...
+
+
+class CannotStart(Exception):
+    """The engine cannot run as asked, and would not on a second try."""
+
+
+def main(pipe: Connection, options: ChildOptions) -> None:
+    """The whole life of the child."""
+    _belong_to_parent()
+    began = time.monotonic()
+    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, commands), name="commands", daemon=True).start()
+    try:
+        runner = _load(options)
+    except CannotStart as error:
+        pipe.send(StartFailed(str(error)))
+        return
+    ready = runner.ready()
+    pipe.send(Ready(ready.facts, ready.kv_tokens, ready.digest, time.monotonic() - began))
+    serve(runner, pipe, commands)
+
+
+def serve(runner: Runner, pipe: Connection, commands: "queue.SimpleQueue[Command]") -> None:
+    """Obey what has been said, step, report; wait when there is nothing to do. Returns on Stop."""
+    while True:
+        refused: list[Output] = []
+        while not commands.empty() or not runner.busy():
+            if refused and commands.empty():
+                break
+            command = commands.get()
+            if isinstance(command, Stop):
+                return
+            refusal = _obey(runner, command)
+            if refusal is not None:
+                refused.append(refusal)
+        if refused:
+            pipe.send(Stepped(tuple(refused)))
+        if runner.busy():
+            pipe.send(runner.step())
+
+
+def _obey(runner: Runner, command: Command) -> Output | None:
+    match command:
+        case AddRequest():
+            return runner.add(command)
+        case AbortRequests(request_ids):
+            runner.abort(request_ids)
+        case AbortAll():
+            runner.abort_all()
+    return None
+
+
+def _load(options: ChildOptions) -> Runner:
+    """torch is imported here and not before, so that the parent's death is noticed while it loads."""
+    if options.model_path.startswith(fake_engine.SCHEME):
+        return fake_engine.FakeEngine(fake_engine.parse_knobs(options.model_path))
+    from workers.inference.translate import load_engine
+
+    return load_engine(options)
+
+
+def _listen(pipe: Connection, commands: "queue.SimpleQueue[Command]") -> None:
+    """Always reads, so that the parent never waits for a step. The end of the pipe is the end of the parent."""
+    while True:
+        try:
+            commands.put(pipe.recv())
+        except (EOFError, OSError):
+            os._exit(ORPHANED)
+
+
+def _belong_to_parent() -> None:
+    """Signals are for the parent to decide; its death is ours, on Linux even in the middle of a step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,49 @@
+"""Listens to the channels that concern this worker: its lane's wake and its own control. Knows no jobs."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from headrace.contract.errors import StoreUnavailable
+from headrace.store.connection import store_errors
+
+POLL_S = 0.2
+PAUSE_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Doorbell:
+    """One subscription for all channels. A ring while it is away is lost: whoever is woken also looks by itself."""
+
+    def __init__(self, client: Any, handlers: Mapping[str, Callable[[bytes], None]]) -> None:
+        self._client = client
+        self._handlers = {channel.encode(): handler for channel, handler in handlers.items()}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with store_errors():
+                    self._listen()
+            except StoreUnavailable as error:
+                log.info("subscription lost", reason=error.message)
+                self._stop.wait(PAUSE_S)
+
+    def _listen(self) -> None:
+        with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+            subscription.subscribe(*self._handlers)
+            while not self._stop.is_set():
+                message = subscription.get_message(timeout=POLL_S)
+                if message is not None:
+                    self._handlers[message["channel"]](message["data"])

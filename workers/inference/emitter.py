@@ -1,0 +1,324 @@
+"""The only writer of journals: the engine's steps in, appends and endings out. Knows no pipe and no Redis.
+
+One thread owns every running job. It never waits for longer than one call to the store, and when the store is away it
+keeps what it has and tries again; whether the leases still hold is for `leases` to say.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from headrace.contract.errors import EngineFailure, ErrorInfo, NoProgress, StoreUnavailable
+from headrace.contract.job import Lease
+from headrace.queue.base import Append, AppendReply, Outcome, Queue, ReapRequest
+from headrace.telemetry.metrics import Recorder
+from workers.inference import retry
+from workers.inference.holdings import Holdings
+from workers.inference.inbox import (
+    Drain,
+    Drop,
+    DropAll,
+    EngineDown,
+    EngineStepped,
+    EngineUp,
+    Inbox,
+    Message,
+    Take,
+)
+from workers.inference.messages import AbortAll, AbortRequests, Command, Output, Ready, StepStats
+from workers.inference.metrics import record_step
+from workers.inference.retry import RetryAfter
+from workers.inference.running import RunningJob
+from workers.inference.transcript import Transcript
+
+IDLE_S = 0.5
+STORE_PAUSE_S = 0.2
+"""Between two attempts at a store that is away."""
+
+log = structlog.get_logger(__name__)
+
+
+class Engine(Protocol):
+    """The parent's end of the pipe. A command for an earlier generation is dropped."""
+
+    def send(self, generation: int, command: Command) -> None: ...
+    def kill(self, generation: int, why: str) -> None: ...
+
+
+class Gate(Protocol):
+    """Whether intake may claim."""
+
+    def open(self, ready: Ready) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmitterParts:
+    """What the emitter works with; all of it safe to call from its thread."""
+
+    worker: str
+    queue: Queue
+    engine: Engine
+    gate: Gate
+    holdings: Holdings
+    metrics: Recorder
+    progress_timeout_s: float
+    clock: Callable[[], float] = time.monotonic
+    dice: Callable[[], float] = random.random
+
+
+class Emitter:
+    """`run` is the thread; `handle` and `write` are its two halves."""
+
+    def __init__(self, parts: EmitterParts, inbox: Inbox) -> None:
+        self._parts = parts
+        self._inbox = inbox
+        self._jobs: dict[str, RunningJob] = {}
+        self._requests: dict[str, tuple[RunningJob, Transcript]] = {}
+        self._engine: EngineUp | None = None
+        self._stepped_at = 0.0
+        self._reap_owed = False
+        self._draining = False
+        self._store_at = -math.inf
+        self._store_away = False
+        self.ended = False
+
+    def run(self) -> None:
+        while not self.ended:
+            message = self._inbox.get(self._patience())
+            while message is not None:
+                self.handle(message)
+                message = self._inbox.get(0.0)
+            self.watch()
+            self.write()
+
+    # -- what comes in
+
+    def handle(self, message: Message) -> None:
+        match message:
+            case EngineStepped():
+                self._on_step(message)
+            case Take():
+                self._on_take(message)
+            case Drop():
+                job = self._jobs.get(message.lease.job_id)
+                if job is not None and job.job.lease == message.lease:
+                    self._forget(job, message.why)
+            case DropAll():
+                for job in list(self._jobs.values()):
+                    self._forget(job, message.why)
+                self._send(AbortAll())
+            case EngineUp():
+                self._engine = message
+                self._stepped_at = self._parts.clock()
+                self._open_gate()
+            case EngineDown():
+                self._on_down(message)
+            case Drain():
+                self._draining = True
+
+    def _on_take(self, take: Take) -> None:
+        if self._engine is None or self._draining:
+            self._return(take.job.lease)
+            return
+        now = self._parts.clock()
+        if not self._requests:
+            self._stepped_at = now
+        job = RunningJob(take, self._engine.new_stream, now)
+        self._jobs[take.job.id] = job
+        for request_id, choice in job.open_requests():
+            self._requests[request_id] = (job, choice)
+            self._send(job.add_request(request_id, choice))
+
+    def _on_step(self, message: EngineStepped) -> None:
+        now = self._parts.clock()
+        self._stepped_at = now
+        for output in message.stepped.outputs:
+            self._on_output(output, now)
+        if message.stepped.stats is not None:
+            self._on_stats(message.stepped.stats, now)
+
+    def _on_output(self, output: Output, now: float) -> None:
+        found = self._requests.get(output.request_id)
+        if found is None:
+            return
+        job, choice = found
+        job.scheduled, job.progress_at = True, now
+        if output.error is not None:
+            self._fail(job, output.error)
+            return
+        try:
+            cut = choice.push(output.offset, output.token_ids, output.finish_reason, now)
+        except ValueError as error:
+            self._fail(job, EngineFailure(f"The engine lost count: {error}.").info())
+            return
+        if choice.finish_reason is not None:
+            del self._requests[output.request_id]
+        if cut and output.finish_reason is None:
+            self._send(AbortRequests((output.request_id,)))
+
+    def _on_stats(self, stats: StepStats, now: float) -> None:
+        record_step(self._parts.metrics, stats)
+        for request_id in stats.scheduled:
+            if request_id in self._requests:
+                job, _ = self._requests[request_id]
+                job.scheduled, job.progress_at = True, now
+
+    def _on_down(self, message: EngineDown) -> None:
+        if self._engine is not None and message.generation == self._engine.generation:
+            self._engine = None
+            self._requests.clear()
+        self._parts.gate.close()
+        if not message.died:
+            return
+        self._parts.metrics.add("headrace_worker_engine_deaths_total")
+        self._reap_owed = True
+        # What came out before the death is worth keeping: the next attempt starts behind it.
+        self.write(everything=True)
+        for job in list(self._jobs.values()):
+            self._forget(job, "the engine died")
+
+    # -- what goes out
+
+    def watch(self) -> None:
+        """Kill an engine that does not step; take back a request that does not get on."""
+        now, timeout = self._parts.clock(), self._parts.progress_timeout_s
+        if self._engine is not None and self._requests and now - self._stepped_at > timeout:
+            self._parts.engine.kill(self._engine.generation, f"no step for {timeout:g} s")
+            self._stepped_at = now
+        for job in list(self._jobs.values()):
+            if job.stalled(now, timeout):
+                self._fail(job, NoProgress(f"The request made no progress for {timeout:g} s.").info())
+
+    def write(self, everything: bool = False) -> None:
+        """Append what is due in one pipeline, then end what has ended. `everything` waits for no tokens to gather."""
+        drained = self._draining and self._engine is None
+        everything = everything or drained
+        now = self._parts.clock()
+        if now < self._store_at and not everything:
+            return
+        try:
+            self._append([job for job in self._jobs.values() if everything or _is_due(job, now)])
+            self._settle()
+            if self._reap_owed and not drained:
+                self._reap()
+            if drained:
+                for job in list(self._jobs.values()):
+                    self._parts.queue.release(job.job.lease)
+                    self._forget(job, "drained")
+            self._store_away = False
+        except StoreUnavailable as error:
+            if not self._store_away:
+                log.warning("store is away, tokens wait in memory", reason=error.message, jobs=len(self._jobs))
+            self._store_away = True
+            self._store_at = self._parts.clock() + STORE_PAUSE_S
+        self.ended = drained
+
+    def _append(self, jobs: list[RunningJob]) -> None:
+        writes = [(job, job.append()) for job in jobs if not job.finished]
+        writes = [(job, write) for job, write in writes if write.deltas or not job.begun]
+        if not writes:
+            return
+        replies = self._parts.queue.append([write for _, write in writes])
+        for (job, write), reply in zip(writes, replies, strict=True):
+            self._on_reply(job, write, reply)
+
+    def _on_reply(self, job: RunningJob, write: Append, reply: AppendReply) -> None:
+        if reply.outcome is Outcome.OK:
+            job.appended(write.deltas, reply.listeners)
+            if reply.diverged:
+                self._parts.metrics.add("headrace_worker_diverged_total")
+                log.error("journal has other tokens than this attempt made", job=job.job.id)
+            if not job.may_kill():
+                self._parts.holdings.past_death(job.job.lease)
+        elif reply.outcome is Outcome.GAP:
+            self._rewind(job, reply.choice, reply.have)
+        else:
+            if reply.outcome is Outcome.LOST:
+                self._parts.metrics.add("headrace_worker_leases_lost_total")
+            self._forget(job, f"append refused: {reply.outcome}")
+
+    def _settle(self) -> None:
+        """Hand in the jobs that have ended here. Said again after an outage: every verb is idempotent."""
+        queue = self._parts.queue
+        for job in list(self._jobs.values()):
+            lease = job.job.lease
+            if isinstance(job.fate, RetryAfter) and job.flushed:
+                queue.retry(lease, job.fate.in_ms, job.fate.error)
+                self._forget(job, f"to be retried: {job.fate.error.code}")
+            elif job.finished or (job.fate is not None and job.flushed):
+                reply = queue.finish(lease, job.ending())
+                if reply.outcome is Outcome.GAP:
+                    self._rewind(job, reply.choice, reply.have)
+                    continue
+                self._parts.metrics.add("headrace_worker_jobs_finished_total")
+                self._forget(job, f"finish answered {reply.outcome}")
+
+    def _rewind(self, job: RunningJob, choice: int, have: int) -> None:
+        try:
+            job.rewind(choice, have)
+        except ValueError as error:
+            self._fail(job, EngineFailure(f"The journal cannot be continued: {error}.").info())
+
+    def _fail(self, job: RunningJob, error: ErrorInfo) -> None:
+        """Its tokens so far are journaled before its fate is told."""
+        if job.fate is None:
+            job.fate = retry.decide(error, job.job.retries, self._parts.dice())
+            log.warning("request failed", job=job.job.id, code=error.code, reason=error.message)
+        self._abort(job)
+
+    def _abort(self, job: RunningJob) -> None:
+        open_ids = tuple(request_id for request_id, (owner, _) in self._requests.items() if owner is job)
+        for request_id in open_ids:
+            del self._requests[request_id]
+        if open_ids:
+            self._send(AbortRequests(open_ids))
+
+    def _forget(self, job: RunningJob, why: str) -> None:
+        self._abort(job)
+        del self._jobs[job.job.id]
+        self._parts.holdings.drop(job.job.lease)
+        log.debug("job left", job=job.job.id, why=why)
+
+    def _return(self, lease: Lease) -> None:
+        """A job that cannot be begun here goes back. If the store is away, its lease runs out instead."""
+        try:
+            self._parts.queue.release(lease)
+        except StoreUnavailable as error:
+            log.warning("claimed job left to its lease", job=lease.job_id, reason=error.message)
+        self._parts.holdings.drop(lease)
+
+    def _reap(self) -> None:
+        reply = self._parts.queue.reap(ReapRequest(worker=self._parts.worker, died=True))
+        self._reap_owed = False
+        log.warning("jobs of the dead engine went back", requeued=len(reply.requeued), dead=len(reply.dead))
+        self._open_gate()
+
+    def _open_gate(self) -> None:
+        """Not before the dead engine's jobs are back: the reap would take new claims for its victims."""
+        if self._engine is not None and not self._reap_owed and not self._draining:
+            self._parts.gate.open(self._engine.ready)
+
+    def _send(self, command: Command) -> None:
+        if self._engine is not None:
+            self._parts.engine.send(self._engine.generation, command)
+
+    def _patience(self) -> float:
+        """How long nothing will be due, in seconds."""
+        now = self._parts.clock()
+        if self._draining and self._engine is None:
+            return 0.0
+        if self._store_away or self._reap_owed:
+            return max(0.0, self._store_at - now)
+        dues = (due for job in self._jobs.values() if (due := job.due_at()) is not None)
+        return min(IDLE_S, max(0.0, min(dues, default=math.inf) - now))
+
+
+def _is_due(job: RunningJob, now: float) -> bool:
+    due = job.due_at()
+    return due is not None and due <= now

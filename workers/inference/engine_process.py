@@ -1,0 +1,216 @@
+"""The parent's side of the engine process: starts it, hears it, sees it die, starts another. Knows no jobs.
+
+One thread does all of it, for the whole life of the worker: on Linux the child is killed when the thread that started
+it ends, whatever ended it.
+"""
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import structlog
+
+from headrace.contract.errors import SetupError
+from headrace.settings import EngineSettings
+from workers.inference.inbox import EngineDown, EngineStepped, EngineUp, Inbox, NewStream
+from workers.inference.messages import AbortAll, Command, Ready, Report, StartFailed, Stepped, Stop
+
+MAX_FAILED_STARTS = 3
+STEADY_S = 30.0
+"""An engine that ran this long was not ended by how it was started."""
+
+MAX_PAUSE_S = 30.0
+POLL_S = 0.1
+EXIT_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOptions:
+    """All that the child is told."""
+
+    model_path: str
+    engine: EngineSettings
+
+
+def restart_pause(quick_deaths: int) -> float:
+    """Seconds before the next start: none after a first death, then 1, 2, 4 ... while they follow each other fast."""
+    return 0.0 if quick_deaths <= 1 else min(MAX_PAUSE_S, 2.0 ** (quick_deaths - 2))
+
+
+def run_child(pipe: Connection, options: ChildOptions) -> None:
+    """The first function of the child. It alone imports the engine: the parent stays without torch."""
+    from workers.inference.child import main
+
+    main(pipe, options)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProcessParts:
+    """`on_ready` makes the text side of what the model file says; `on_failure` ends the worker."""
+
+    options: ChildOptions
+    start_timeout_s: float
+    inbox: Inbox
+    on_ready: Callable[[Ready], NewStream]
+    on_failure: Callable[[str], None]
+
+
+class EngineProcess:
+    """Generations count the children, so that nothing meant for a dead one reaches its successor."""
+
+    def __init__(self, parts: EngineProcessParts) -> None:
+        self._parts = parts
+        self._spawn = multiprocessing.get_context("spawn")
+        self._lock = threading.Lock()
+        self._pipe: Connection | None = None
+        self._process: SpawnProcess | None = None
+        self._generation = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="engine-process", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child that runs now."""
+        process = self._process
+        return process.pid if process is not None else None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def send(self, generation: int, command: Command) -> None:
+        """Never raises: whoever speaks to a dead child hears of its death in the inbox."""
+        with self._lock:
+            if generation != self._generation or self._pipe is None:
+                return
+            try:
+                self._pipe.send(command)
+            except OSError as error:
+                log.debug("engine process does not hear", reason=str(error))
+
+    def abort_all(self) -> None:
+        self.send(self._generation, AbortAll())
+
+    def kill(self, generation: int, why: str) -> None:
+        """For an engine that hangs. Its death is then seen like any other."""
+        process = self._process
+        if generation == self._generation and process is not None:
+            log.error("killing the engine process", reason=why, pid=process.pid)
+            process.kill()
+
+    def ask_to_stop(self) -> None:
+        """End after the step in hand; no other child is started."""
+        self._stopping.set()
+        self.send(self._generation, Stop())
+
+    def stop(self, timeout_s: float) -> None:
+        """As `ask_to_stop`, and kill what has not ended in time."""
+        self.ask_to_stop()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self.kill(self._generation, f"did not stop within {timeout_s:g} s")
+            self._thread.join(EXIT_S)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        quick_deaths = failed_starts = 0
+        while not self._stopping.wait(restart_pause(quick_deaths)):
+            began = time.monotonic()
+            try:
+                ready = self._start_child()
+            except SetupError as error:
+                self._parts.on_failure(error.explain())
+                break
+            if ready is None and self._stopping.is_set():
+                break
+            if ready is None:
+                failed_starts += 1
+                if failed_starts >= MAX_FAILED_STARTS:
+                    self._parts.on_failure(f"The engine process ended {failed_starts} times before it was ready.")
+                    break
+            else:
+                failed_starts = 0
+                self._hear()
+            self._end_child()
+            quick_deaths = quick_deaths + 1 if time.monotonic() - began < STEADY_S else 1
+        self._end_child()
+        self._parts.inbox.put(EngineDown(self._generation, died=False))
+
+    def _start_child(self) -> Ready | None:
+        """Start a child and wait until it is ready; None when it ended or hung before, or was asked to stop.
+
+        Raises SetupError when it says that starting it again is of no use.
+        """
+        here, there = self._spawn.Pipe()
+        process = self._spawn.Process(
+            target=run_child, args=(there, self._parts.options), name="headrace-engine", daemon=True
+        )
+        process.start()
+        there.close()
+        with self._lock:
+            self._generation += 1
+            self._pipe, self._process = here, process
+        if self._stopping.is_set():
+            return None
+        deadline = time.monotonic() + self._parts.start_timeout_s
+        while not here.poll(POLL_S):
+            if self._stopping.is_set():
+                return None
+            if time.monotonic() > deadline:
+                log.error("engine process is not ready in time", timeout_s=self._parts.start_timeout_s)
+                return None
+        report = self._receive(here)
+        if isinstance(report, StartFailed):
+            raise SetupError(report.message)
+        if not isinstance(report, Ready):
+            return None
+        new_stream = self._parts.on_ready(report)
+        log.info("engine ready", pid=process.pid, kv_tokens=report.kv_tokens, seconds=round(report.started_s, 2))
+        self._parts.inbox.put(EngineUp(self._generation, report, new_stream))
+        return report
+
+    def _hear(self) -> None:
+        """Pass on what the child says, until it is gone."""
+        pipe, process = self._pipe, self._process
+        assert pipe is not None
+        assert process is not None
+        while pipe in wait([pipe, process.sentinel]):
+            report = self._receive(pipe)
+            if report is None:
+                break
+            if isinstance(report, Stepped):
+                message = EngineStepped(self._generation, report)
+                while not self._parts.inbox.put_step(message, POLL_S):
+                    if self._stopping.is_set() or not process.is_alive():
+                        break
+        died = not self._stopping.is_set()
+        if died:
+            process.join(EXIT_S)
+            log.error("engine process died", pid=process.pid, exit_code=process.exitcode)
+        self._parts.inbox.put(EngineDown(self._generation, died))
+
+    def _end_child(self) -> None:
+        """Whatever is left of it: one that was ready has said its last word, one that was not has none."""
+        with self._lock:
+            pipe, process = self._pipe, self._process
+            self._pipe = self._process = None
+        if pipe is not None:
+            pipe.close()
+        if process is not None and process.is_alive():
+            process.kill()
+            process.join(EXIT_S)
+
+    @staticmethod
+    def _receive(pipe: Connection) -> Report | None:
+        """The next report; None when the child is gone, or died in the middle of one."""
+        try:
+            report: Report = pipe.recv()
+        except (EOFError, OSError):
+            return None
+        return report

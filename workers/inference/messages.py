@@ -1,0 +1,109 @@
+"""What parent and child say to each other over the pipe: the only door between them. Knows no engine and no Redis.
+
+Plain dataclasses of plain values, so that the parent can read them without importing torch.
+"""
+
+from dataclasses import dataclass
+
+from headrace.contract.errors import ErrorInfo
+from headrace.contract.generation import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class AddRequest:
+    """Run one choice of a job. `token_ids` is what earlier attempts journaled; `max_tokens` counts those too."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    choice: int
+    max_tokens: int
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AbortRequests:
+    """Free these requests' pages before the next step. Unknown ids are ignored."""
+
+    request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AbortAll:
+    """Free everything before the next step; the child stays ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End after the step in hand: its outputs still come, then the pipe closes."""
+
+
+Command = AddRequest | AbortRequests | AbortAll | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the model file says of itself, as the parent needs it."""
+
+    revision: str
+    tokenizer_json: str
+    chat_template: str | None
+    context_length: int
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    bos_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine is loaded. `kv_tokens` is its whole budget; `started_s` how long the child took."""
+
+    facts: ModelFacts
+    kv_tokens: int
+    digest: str
+    started_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The engine cannot run as asked, and will not on a second try either: a damaged file, a missing device."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """New tokens of one request from `offset` on; with `finish_reason` or `error` its last."""
+
+    request_id: str
+    offset: int
+    token_ids: tuple[int, ...]
+    finish_reason: str | None = None
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """Figures of one step, for the metrics. `scheduled` names the requests that got a share of it."""
+
+    seconds: float = 0.0
+    decode_rows: int = 0
+    prefill_tokens: int = 0
+    decoded_tokens: int = 0
+    running: int = 0
+    waiting: int = 0
+    preemptions: int = 0
+    kv_pages_used: int = 0
+    kv_pages: int = 0
+    scheduled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """All that one step brought, or with empty stats, the refusals of `AddRequest`."""
+
+    outputs: tuple[Output, ...]
+    stats: StepStats | None = None
+
+
+Report = Ready | StartFailed | Stepped

@@ -1,0 +1,121 @@
+"""One claimed job while it runs here: its choices, what is due of them, and how the attempt is to end.
+
+Owned by the emitter; knows no queue and no engine.
+"""
+
+from headrace.contract.events import Delta
+from headrace.contract.generation import Choice, Usage
+from headrace.contract.job import Job, State
+from headrace.queue.base import Append, Ending
+from workers.inference.coalesce import Pending, due_at
+from workers.inference.holdings import must_run_alone
+from workers.inference.inbox import NewStream, Take
+from workers.inference.messages import AddRequest
+from workers.inference.retry import GiveUp, RetryDecision
+from workers.inference.transcript import Transcript
+
+AT_ONCE = float("-inf")
+MAX_REWINDS = 100
+
+
+class RunningJob:
+    """`begun` once the journal says so; `fate` is set by an error; `urgent` when a write must be said again."""
+
+    def __init__(self, take: Take, new_stream: NewStream, now: float) -> None:
+        self.job: Job = take.job
+        self.begun = False
+        self.urgent = False
+        self.rewinds = 0
+        self.listeners = 0
+        self.fate: RetryDecision | None = None
+        self.scheduled = False
+        self.progress_at = now
+        stop = take.job.request.stop
+        self.choices = [
+            Transcript(index, lambda: new_stream(stop), earlier.token_ids) for index, earlier in enumerate(take.choices)
+        ]
+        for choice, earlier in zip(self.choices, take.choices, strict=True):
+            choice.finish_reason = earlier.finish_reason
+            choice.closed = earlier.finish_reason is not None
+            if not choice.closed and len(choice.ids) >= take.job.request.max_tokens:
+                choice.finish_reason = "length"
+
+    def request_id(self, choice: Transcript) -> str:
+        """With the epoch, so that what an aborted attempt still says is not taken for this one's."""
+        return f"{self.job.id}:{choice.choice}:{self.job.epoch}"
+
+    def open_requests(self) -> list[tuple[str, Transcript]]:
+        """The choices that the engine has to go on with."""
+        return [(self.request_id(choice), choice) for choice in self.choices if choice.finish_reason is None]
+
+    def add_request(self, request_id: str, choice: Transcript) -> AddRequest:
+        request = self.job.request
+        return AddRequest(
+            request_id, request.prompt_ids, request.sampling, choice.choice, request.max_tokens, tuple(choice.ids)
+        )
+
+    @property
+    def finished(self) -> bool:
+        """The journal has every choice to its end."""
+        return all(choice.closed for choice in self.choices)
+
+    @property
+    def flushed(self) -> bool:
+        return all(choice.delta() is None for choice in self.choices)
+
+    def due_at(self) -> float | None:
+        """When this job wants to write next; None when it has nothing to say."""
+        if not self.begun and not self.finished:
+            return AT_ONCE
+        if (self.urgent or self.fate is not None) and not self.flushed:
+            return AT_ONCE
+        return min((due for choice in self.choices if (due := self._due_at(choice)) is not None), default=None)
+
+    def _due_at(self, choice: Transcript) -> float | None:
+        if choice.closed:
+            return None
+        ending = choice.finish_reason is not None
+        return due_at(Pending(choice.pending, choice.since, choice.sent, self.listeners, ending))
+
+    def append(self) -> Append:
+        """Everything that the journal lacks; without deltas when the attempt has only begun."""
+        deltas = (choice.delta() for choice in self.choices)
+        return Append(self.job.lease, tuple(delta for delta in deltas if delta is not None))
+
+    def appended(self, deltas: tuple[Delta, ...], listeners: int) -> None:
+        self.begun, self.urgent, self.listeners = True, False, listeners
+        for delta in deltas:
+            self.choices[delta.choice].journaled(delta)
+
+    def rewind(self, choice: int, have: int) -> None:
+        """The journal lacks what it had, or has more than was acknowledged: say it again from there.
+
+        ValueError if it cannot be so, or is so again and again.
+        """
+        self.rewinds += 1
+        if self.rewinds > MAX_REWINDS:
+            raise ValueError(f"the journal was behind {MAX_REWINDS} times")
+        self.choices[choice].rewind(have)
+        self.urgent = True
+
+    def stalled(self, now: float, timeout_s: float) -> bool:
+        """No progress since the first scheduled chunk. Waiting for a first turn is not a fault."""
+        return self.scheduled and self.fate is None and not self.all_said and now - self.progress_at > timeout_s
+
+    @property
+    def all_said(self) -> bool:
+        """The engine has no more to do for it."""
+        return all(choice.finish_reason is not None for choice in self.choices)
+
+    def may_kill(self) -> bool:
+        """Whether it still has to run alone (rule 8)."""
+        return must_run_alone(self.job.deaths, self.job.death_offset, sum(choice.sent for choice in self.choices))
+
+    def ending(self) -> Ending:
+        """How the job ends: with its choices, or with the error that it is given up for."""
+        completion_tokens = sum(choice.sent for choice in self.choices)
+        usage = Usage(len(self.job.request.prompt_ids), completion_tokens)
+        if isinstance(self.fate, GiveUp):
+            return Ending(State.FAILED, usage, error=self.fate.error)
+        choices = (Choice(item.choice, tuple(item.ids), item.finish_reason or "") for item in self.choices)
+        return Ending(State.SUCCEEDED, usage, tuple(choices))

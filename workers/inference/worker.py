@@ -1,0 +1,246 @@
+"""One inference worker: its parts put together, started in order and ended in order. Knows no Celery."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from headrace import models
+from headrace.contract.errors import SetupError
+from headrace.contract.ids import worker_id
+from headrace.contract.job import lane_of
+from headrace.contract.model_card import ModelCard
+from headrace.queue.base import ReapRequest
+from headrace.queue.redis import RedisQueue
+from headrace.settings import Settings
+from headrace.store import keys
+from headrace.store.cards import write_card
+from headrace.store.connection import check_server, connect
+from headrace.store.journal import Journal
+from headrace.telemetry.metrics import Recorder
+from headrace.text.detokenizer import TextStream
+from headrace.text.tokenizer import Tokenizer
+from workers.inference import fake_engine
+from workers.inference.card import make_card
+from workers.inference.doorbell import Doorbell
+from workers.inference.drain import DrainSteps, drain
+from workers.inference.emitter import Emitter, EmitterParts
+from workers.inference.engine_process import ChildOptions, EngineProcess, EngineProcessParts
+from workers.inference.holdings import Holdings
+from workers.inference.inbox import Drain, Inbox, NewStream
+from workers.inference.intake import Intake, IntakeParts
+from workers.inference.leases import Control, LeaseParts, Leases
+from workers.inference.messages import Ready
+from workers.inference.ticker import Ticker
+
+CANNOT_START = 3
+"""Exit code for what a restart will not mend."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """`id` is what clients call it; `source` what the engine process loads."""
+
+    id: str
+    source: str
+
+
+def find_model(settings: Settings) -> ServedModel:
+    """The model of the settings. Raises SetupError when it is not here."""
+    name = settings.worker.model
+    if not name.startswith(fake_engine.SCHEME):
+        found = models.resolve(name, settings.paths.models_dir)
+        return ServedModel(found.id, str(found.path))
+    try:
+        fake_engine.parse_knobs(name)
+    except ValueError as error:
+        raise SetupError(f"{name} is no fake engine: {error}.", next_step="Try fake:speed=50") from error
+    return ServedModel("fake", name)
+
+
+class InferenceWorker:
+    """`start` returns at once; `request_stop` may be called from a signal handler; `join` waits for the end.
+
+    `failure` says why it could not start, empty otherwise. Raises SetupError for a model that is not here, a Redis
+    that is not given or not fit, StoreUnavailable for one that does not answer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._born = time.monotonic()
+        self._model = find_model(settings)
+        if not settings.redis.url:
+            raise SetupError("No Redis is given.", next_step="Give --redis-url, or start everything with: headrace up")
+        self.id = worker_id(settings.worker.tag)
+        self.lane = lane_of(self._model.id, settings.worker.release)
+        self.failure = ""
+        self._client = connect(
+            settings.redis.url,
+            connect_timeout_s=settings.redis.connect_timeout_s,
+            socket_timeout_s=settings.redis.socket_timeout_s,
+        )
+        check_server(self._client)
+        self._card: ModelCard | None = None
+        self._ready: Ready | None = None
+        self._stop = threading.Event()
+        self._build()
+        self._life = threading.Thread(target=self._live, name="inference", daemon=True)
+        self._on_stop: Callable[[], None] = lambda: None
+        self._on_end: Callable[[int], None] = lambda _: None
+
+    @property
+    def ready(self) -> Ready | None:
+        """What the engine said when it was last ready; None before."""
+        return self._ready
+
+    @property
+    def engine_pid(self) -> int | None:
+        return self._engine.pid
+
+    def start(self, on_stop: Callable[[], None] = lambda: None, on_end: Callable[[int], None] = lambda _: None) -> None:
+        """`on_stop` is called when the end begins, `on_end` with an exit code when all is done."""
+        self._on_stop, self._on_end = on_stop, on_end
+        self._life.start()
+
+    def request_stop(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Whether it has ended. A worker that was never started has."""
+        if self._life.ident is not None:
+            self._life.join(timeout_s)
+        return not self._life.is_alive()
+
+    # -- parts
+
+    def _build(self) -> None:
+        settings, timing = self._settings, self._settings.queue
+        queue = RedisQueue(self._client, timing.timing())
+        self._queue = queue
+        self.metrics = Recorder()
+        self._inbox = Inbox()
+        self._holdings = Holdings(on_room=lambda: self._intake.wake())
+        journal = Journal(self._client)
+        self._intake = Intake(
+            IntakeParts(
+                worker=self.id,
+                lane=self.lane,
+                max_jobs=settings.worker.max_jobs,
+                queue=queue,
+                read_journal=lambda job: journal.ids(job.id, job.request.n),
+                holdings=self._holdings,
+                metrics=self.metrics,
+                inbox=self._inbox,
+            )
+        )
+        self._engine = EngineProcess(
+            EngineProcessParts(
+                options=ChildOptions(self._model.source, settings.engine),
+                start_timeout_s=settings.worker.start_timeout_s,
+                inbox=self._inbox,
+                on_ready=self._on_ready,
+                on_failure=self._on_failure,
+            )
+        )
+        self._emitter = Emitter(
+            EmitterParts(
+                worker=self.id,
+                queue=queue,
+                engine=self._engine,
+                gate=self._intake,
+                holdings=self._holdings,
+                metrics=self.metrics,
+                progress_timeout_s=settings.worker.progress_timeout_s,
+            ),
+            self._inbox,
+        )
+        leases = Leases(
+            LeaseParts(
+                worker=self.id,
+                lease_s=timing.lease_ms / 1000,
+                queue=queue,
+                holdings=self._holdings,
+                metrics=self.metrics,
+                inbox=self._inbox,
+                stop_engine=self._engine.abort_all,
+                trust=self._intake.trust,
+                clock=time.monotonic,
+            )
+        )
+        control = Control(self._holdings, self._inbox, self.request_stop)
+        self._doorbell = Doorbell(
+            self._client,
+            {
+                keys.wake(self.lane): lambda _: self._intake.wake(),
+                keys.control(self.id): lambda data: control.handle(orjson.loads(data)),
+            },
+        )
+        self._tickers = [
+            Ticker("beat", timing.beat_ms / 1000, self._beat),
+            Ticker("renew", timing.renew_ms / 1000, leases.renew),
+            Ticker("lease-watch", timing.lease_ms / 20_000, leases.watch),
+            Ticker("reap", timing.reap_ms / 1000, lambda: queue.reap(ReapRequest())),
+        ]
+        self._threads = [
+            threading.Thread(target=self._intake.run, name="intake", daemon=True),
+            threading.Thread(target=self._emitter.run, name="emitter", daemon=True),
+        ]
+
+    def _on_ready(self, ready: Ready) -> NewStream:
+        """On the engine-process thread, for each child: the card is written with the next beat."""
+        tokenizer = Tokenizer(ready.facts.tokenizer_json)
+        self._ready, self._card = ready, make_card(self._model.id, ready)
+        log.info("ready", worker=self.id, lane=self.lane, seconds_since_start=round(time.monotonic() - self._born, 2))
+        return lambda stop: TextStream(tokenizer, stop)
+
+    def _on_failure(self, reason: str) -> None:
+        log.error("cannot run the engine", reason=reason)
+        self.failure = reason
+        self.request_stop()
+
+    def _beat(self) -> None:
+        card, ready = self._card, self._ready
+        if card is not None and ready is not None:
+            write_card(self._client, card, ready.facts.tokenizer_json, release=self._settings.worker.release)
+            self._card = None
+        self.metrics.set("headrace_worker_jobs_held", self._holdings.load().jobs)
+
+    # -- life
+
+    def _live(self) -> None:
+        log.info("worker starts", worker=self.id, lane=self.lane, model=self._model.source)
+        self._engine.start()
+        for thread in self._threads:
+            thread.start()
+        for ticker in self._tickers:
+            ticker.start()
+        self._doorbell.start()
+        self._stop.wait()
+        self._on_stop()
+        intake, emitter = self._threads
+        drain(
+            DrainSteps(
+                stop_claiming=lambda: self._stop_claiming(intake),
+                tell_emitter=lambda: self._inbox.put(Drain()),
+                stop_engine=self._engine.stop,
+                await_emitter=emitter.join,
+                stop_threads=self._stop_tickers,
+                say_goodbye=self._client.close,
+            )
+        )
+        self._on_end(CANNOT_START if self.failure else 0)
+
+    def _stop_claiming(self, intake: threading.Thread) -> None:
+        self._intake.stop()
+        intake.join(self._settings.redis.socket_timeout_s)
+
+    def _stop_tickers(self, timeout_s: float) -> None:
+        self._doorbell.stop(timeout_s)
+        for ticker in self._tickers:
+            ticker.stop(timeout_s)

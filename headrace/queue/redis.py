@@ -1,10 +1,9 @@
-"""The Queue on Redis, blocking for workers and awaited for the gateway. Knows how to send calls, not what they do."""
+"""The Queue on Redis for threads, as workers use it. Knows how to send calls, not what they do."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import redis
-import redis.asyncio
 from redis.exceptions import NoScriptError
 
 from headrace.contract.errors import ErrorInfo
@@ -22,19 +21,11 @@ from headrace.queue.base import (
     Timing,
 )
 from headrace.queue.scripts import SCRIPTS
-from headrace.queue.verbs import Call, Verbs, job_from_flat
+from headrace.queue.verbs import Call, Verbs, job_from_flat, parse_all
 from headrace.store import keys
 from headrace.store.connection import store_errors
 
 T = TypeVar("T")
-
-
-def _replies(calls: Sequence[Call[T]], raw: Sequence[Any]) -> list[T]:
-    """Parse a pipeline's answers; the first error among them is raised."""
-    for answer in raw:
-        if isinstance(answer, Exception):
-            raise answer
-    return [call.parse(answer) for call, answer in zip(calls, raw, strict=True)]
 
 
 class RedisQueue:
@@ -92,73 +83,10 @@ class RedisQueue:
                 for name in {call.script for call in calls}:
                     self.client.script_load(SCRIPTS[name].source)
                 raw = self._pipeline(calls)
-            return _replies(calls, raw)
+            return parse_all(calls, raw)
 
     def _pipeline(self, calls: Sequence[Call[T]]) -> list[Any]:
         with self.client.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.evalsha(SCRIPTS[call.script].sha, 0, *call.args)
             return pipe.execute(raise_on_error=False)
-
-
-class AsyncRedisQueue:
-    """The same ten verbs, awaited. One client serves every task of an event loop."""
-
-    def __init__(self, client: redis.asyncio.Redis, timing: Timing, *, offset_ms: int = 0) -> None:
-        self.client = client
-        self.verbs = Verbs(timing, offset_ms)
-
-    async def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
-        return await self._run(self.verbs.accept(job, body_hash))
-
-    async def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
-        return await self._run(self.verbs.claim(request))
-
-    async def renew(self, worker: str, leases: Sequence[Lease]) -> RenewReply:
-        return await self._run(self.verbs.renew(worker, leases))
-
-    async def append(self, writes: Sequence[Append]) -> list[AppendReply]:
-        return await self._run_all([self.verbs.append(write) for write in writes])
-
-    async def retry(self, lease: Lease, in_ms: int, error: ErrorInfo) -> FinishReply:
-        return await self._run(self.verbs.retry(lease, in_ms, error))
-
-    async def finish(self, lease: Lease, ending: Ending) -> FinishReply:
-        return await self._run(self.verbs.finish(lease, ending))
-
-    async def release(self, lease: Lease) -> FinishReply:
-        return await self._run(self.verbs.release(lease))
-
-    async def cancel(self, job_id: str) -> FinishReply:
-        return await self._run(self.verbs.cancel(job_id))
-
-    async def reap(self, request: ReapRequest) -> ReapReply:
-        return await self._run(self.verbs.reap(request))
-
-    async def get(self, job_id: str) -> Job | None:
-        with store_errors():
-            return job_from_flat(await self.client.hgetall(keys.job(job_id)))
-
-    async def _run(self, call: Call[T]) -> T:
-        script = SCRIPTS[call.script]
-        with store_errors():
-            try:
-                raw = await self.client.evalsha(script.sha, 0, *call.args)
-            except NoScriptError:
-                raw = await self.client.eval(script.source, 0, *call.args)
-        return call.parse(raw)
-
-    async def _run_all(self, calls: Sequence[Call[T]]) -> list[T]:
-        with store_errors():
-            raw = await self._pipeline(calls)
-            if any(isinstance(answer, NoScriptError) for answer in raw):
-                for name in {call.script for call in calls}:
-                    await self.client.script_load(SCRIPTS[name].source)
-                raw = await self._pipeline(calls)
-            return _replies(calls, raw)
-
-    async def _pipeline(self, calls: Sequence[Call[T]]) -> list[Any]:
-        async with self.client.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.evalsha(SCRIPTS[call.script].sha, 0, *call.args)
-            return await pipe.execute(raise_on_error=False)

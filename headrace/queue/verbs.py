@@ -115,6 +115,14 @@ class Verbs:
         return self._call("reap", _reap_reply, request.worker, int(request.died), request.limit)
 
 
+def parse_all(calls: Sequence[Call[T]], raw: Sequence[Any]) -> list[T]:
+    """The replies of a pipeline; the first error among its answers is raised."""
+    for answer in raw:
+        if isinstance(answer, Exception):
+            raise answer
+    return [call.parse(answer) for call, answer in zip(calls, raw, strict=True)]
+
+
 def _lease(lease: Lease) -> tuple[Arg, ...]:
     return lease.job_id, lease.lease_id, lease.epoch
 

@@ -1,0 +1,395 @@
+"""The Queue in memory: the plain twin of the Lua scripts, verb for verb. Knows no Redis; nothing outlives the process.
+
+It keeps no index: who is ready, due or expired is looked up among all records, so that it can be read as the meaning
+of the scripts.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from headrace.contract import events
+from headrace.contract.errors import ErrorInfo
+from headrace.contract.events import Cancelled, Completed, Delta, Event, Expired, Failed, Resumed, Retrying, Started
+from headrace.contract.generation import Choice, Usage
+from headrace.contract.job import HELD, Job, JobClass, Lease, State
+from headrace.queue import rules
+from headrace.queue.base import (
+    AcceptReply,
+    Append,
+    AppendReply,
+    ClaimRequest,
+    Ending,
+    FinishReply,
+    Outcome,
+    ReapReply,
+    ReapRequest,
+    RenewReply,
+    Timing,
+)
+
+Publish = Callable[[str, dict[str, Any]], int]
+"""Takes a job id and an event as public JSON; answers how many heard it."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A record and what the queue keeps beside it. `until` is the end of a lease or of a wait."""
+
+    job: Job
+    journal: list[Event] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    started_digest: str | None = None
+    until: int | None = None
+    passed_at: int | None = None
+    result: tuple[Choice, ...] | None = None
+
+
+class MemoryQueue:
+    """A `Queue` for tests and for one process. `clock` gives milliseconds; `beating` and `cards` may be written to."""
+
+    def __init__(
+        self, clock: Callable[[], int], timing: Timing | None = None, publish: Publish = lambda _id, _event: 0
+    ) -> None:
+        self.beating: set[str] = set()
+        self.cards: dict[str, str] = {}
+        self._clock = clock
+        self._timing = timing or Timing()
+        self._publish = publish
+        self._entries: dict[str, _Entry] = {}
+        self._idempotency: dict[tuple[str, str], tuple[str, str]] = {}
+        self._averages: dict[tuple[str, str], float] = {}
+        self._last_tick: int | None = None
+        self._quiet_until = 0
+        self._lock = threading.RLock()
+
+    # -- reading
+
+    def get(self, job_id: str) -> Job | None:
+        with self._lock:
+            entry = self._entries.get(job_id)
+            return entry.job if entry else None
+
+    def events(self, job_id: str, after_seq: int = 0) -> list[Event]:
+        """The journal of a job after a cursor; deltas carry no text."""
+        with self._lock:
+            return [event for event in self._entries[job_id].journal if event.seq > after_seq]
+
+    def result(self, job_id: str) -> tuple[Choice, ...] | None:
+        with self._lock:
+            return self._entries[job_id].result
+
+    # -- the ten verbs
+
+    def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
+        with self._lock:
+            known_body, known_id = self._idempotency.get((job.tenant, job.idem_key), (body_hash, job.id))
+            if job.idem_key and known_id != job.id:
+                return AcceptReply(Outcome.EXISTS if known_body == body_hash else Outcome.CONFLICT, known_id)
+            if job.id in self._entries:
+                return AcceptReply(Outcome.OK, job.id)
+            now = self._clock()
+            deadline = None if job.deadline_at is None else now + job.deadline_at
+            fresh = replace(job, created_at=now, deadline_at=deadline, next_offset=(0,) * job.request.n)
+            entry = self._entries[job.id] = _Entry(fresh, finished=[""] * job.request.n)
+            if job.idem_key:
+                self._idempotency[job.tenant, job.idem_key] = (body_hash, job.id)
+            self._write(entry, events.Accepted(1, job.id, now))
+            self._enqueue(entry)
+            return AcceptReply(Outcome.OK, job.id)
+
+    def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
+        with self._lock:
+            if any(entry.job.deaths >= rules.ALONE_FROM for entry in self._held_by(request.worker)):
+                return ()
+            return tuple(_Claim(self, request, self._clock()).run())
+
+    def renew(self, worker: str, leases: Sequence[Lease]) -> RenewReply:
+        with self._lock:
+            gone = []
+            for lease in leases:
+                entry = self._entries.get(lease.job_id)
+                if entry is None or _fence(entry, lease) is not None:
+                    gone.append(lease.job_id)
+                else:
+                    entry.until = self._clock() + self._timing.lease_ms
+            return RenewReply(tuple(entry.job.lease for entry in self._held_by(worker)), tuple(gone))
+
+    def append(self, writes: Sequence[Append]) -> list[AppendReply]:
+        with self._lock:
+            return [self._append(write) for write in writes]
+
+    def retry(self, lease: Lease, in_ms: int, error: ErrorInfo) -> FinishReply:
+        with self._lock:
+            entry = self._entries.get(lease.job_id)
+            if entry is None or (refused := _fence(entry, lease)) is not None:
+                return FinishReply(Outcome.MISSING) if entry is None else refused
+            if entry.job.retries >= rules.MOST_RETRIES:
+                self.end(entry, State.DEAD, rules.retries_exhausted(error))
+                return FinishReply(Outcome.OK, State.DEAD)
+            self._let_go(entry)
+            entry.job = replace(entry.job, state=State.RETRY_WAIT, retries=entry.job.retries + 1, error=error)
+            entry.until = self._clock() + in_ms
+            self._write(entry, Retrying(entry.job.seq + 1, in_ms, ErrorInfo(error.code, error.message)))
+            return FinishReply(Outcome.OK, State.RETRY_WAIT)
+
+    def finish(self, lease: Lease, ending: Ending) -> FinishReply:
+        with self._lock:
+            entry = self._entries.get(lease.job_id)
+            if entry is None:
+                return FinishReply(Outcome.MISSING)
+            if (refused := _fence(entry, lease)) is not None:
+                mine = entry.job.ended and entry.job.lease == lease
+                return FinishReply(Outcome.OK, entry.job.state) if mine else refused
+            if ending.state is State.SUCCEEDED:
+                lengths = {choice.index: len(choice.token_ids) for choice in ending.choices}
+                for index, have in enumerate(entry.job.next_offset):
+                    if not entry.finished[index] or lengths.get(index) != have:
+                        return FinishReply(Outcome.GAP, choice=index, have=have)
+                entry.result = tuple(sorted(ending.choices, key=lambda choice: choice.index))
+            error = None if ending.state is State.SUCCEEDED else ending.error or rules.UNSAID
+            self.end(entry, ending.state, error, cached_tokens=ending.usage.cached_tokens, keep_lease=True)
+            return FinishReply(Outcome.OK, ending.state)
+
+    def release(self, lease: Lease) -> FinishReply:
+        with self._lock:
+            entry = self._entries.get(lease.job_id)
+            if entry is None or (refused := _fence(entry, lease)) is not None:
+                return FinishReply(Outcome.MISSING) if entry is None else refused
+            self._put_back(entry)
+            return FinishReply(Outcome.OK, State.QUEUED)
+
+    def cancel(self, job_id: str) -> FinishReply:
+        with self._lock:
+            entry = self._entries.get(job_id)
+            if entry is None:
+                return FinishReply(Outcome.MISSING)
+            if entry.job.ended:
+                return FinishReply(Outcome.TERMINAL, entry.job.state)
+            self.end(entry, State.CANCELLED)
+            return FinishReply(Outcome.OK, State.CANCELLED)
+
+    def reap(self, request: ReapRequest) -> ReapReply:
+        with self._lock:
+            if request.worker:
+                return self._reap_worker(request)
+            return self._reap_due(self._is_quiet(), request.limit)
+
+    # -- appending
+
+    def _append(self, write: Append) -> AppendReply:
+        entry = self._entries.get(write.lease.job_id)
+        if entry is None:
+            return AppendReply(Outcome.MISSING)
+        if (refused := _fence(entry, write.lease)) is not None:
+            return AppendReply(refused.outcome, state=refused.state)
+        listeners, diverged = self._begin(entry) if entry.job.state is State.LEASED else 0, False
+        for delta in write.deltas:
+            verdict = rules.judge(delta, entry.job.next_offset, entry.finished, entry.journal)
+            diverged = diverged or verdict is rules.Verdict.DIVERGED
+            if verdict is rules.Verdict.GAP:
+                have = entry.job.next_offset[delta.choice]
+                return AppendReply(Outcome.GAP, entry.job.seq, listeners, delta.choice, have, diverged=diverged)
+            if verdict is rules.Verdict.NEW:
+                listeners = self._add(entry, delta)
+        return AppendReply(Outcome.OK, entry.job.seq, listeners, diverged=diverged)
+
+    def _begin(self, entry: _Entry) -> int:
+        job = entry.job = replace(entry.job, state=State.RUNNING)
+        if entry.started_digest is None:
+            entry.started_digest = job.digest
+            return self._write(entry, Started(job.seq + 1, job.attempt, job.owner, job.revision, job.digest))
+        exact = entry.started_digest == job.digest
+        return self._write(entry, Resumed(job.seq + 1, job.attempt, job.owner, job.next_offset, exact))
+
+    def _add(self, entry: _Entry, delta: Delta) -> int:
+        offsets = list(entry.job.next_offset)
+        offsets[delta.choice] += len(delta.token_ids)
+        entry.finished[delta.choice] = delta.finish_reason or ""
+        first = entry.job.first_token_at or (self._clock() if delta.token_ids else None)
+        past = sum(offsets) >= entry.job.death_offset + rules.PROGRESS
+        deaths = 0 if past else entry.job.deaths
+        entry.job = replace(entry.job, next_offset=tuple(offsets), first_token_at=first, deaths=deaths)
+        return self._write(entry, replace(delta, seq=entry.job.seq + 1))
+
+    def _write(self, entry: _Entry, event: Event) -> int:
+        entry.job = replace(entry.job, seq=event.seq)
+        entry.journal.append(replace(event, text="") if isinstance(event, Delta) else event)
+        return self._publish(entry.job.id, events.to_json(event))
+
+    # -- into a lane and out of hands
+
+    def _held_by(self, worker: str) -> list[_Entry]:
+        return [entry for entry in self._entries.values() if entry.job.owner == worker and entry.job.state in HELD]
+
+    def _enqueue(self, entry: _Entry) -> None:
+        average = self._averages.get((entry.job.lane, entry.job.tenant), rules.FIRST_AVERAGE)
+        kv_tokens = rules.estimate(entry.job, average)
+        entry.job = replace(entry.job, state=State.QUEUED, queued_at=self._clock(), kv_tokens=kv_tokens)
+        entry.until = entry.passed_at = None
+
+    def _let_go(self, entry: _Entry) -> None:
+        entry.job = replace(entry.job, epoch=entry.job.epoch + 1, lease_id="", owner="")
+        entry.until = None
+
+    def _put_back(self, entry: _Entry) -> None:
+        self._let_go(entry)
+        self._enqueue(entry)
+
+    def end(
+        self,
+        entry: _Entry,
+        state: State,
+        error: ErrorInfo | None = None,
+        *,
+        cached_tokens: int = 0,
+        keep_lease: bool = False,
+    ) -> None:
+        """The one finish routine: every terminal state is written here."""
+        entry.until = entry.passed_at = None
+        if not keep_lease:
+            self._let_go(entry)
+        job, tokens = entry.job, sum(entry.job.next_offset)
+        usage = Usage(len(job.request.prompt_ids), tokens, cached_tokens)
+        ref = f"memory:{job.id}" if entry.result is not None else ""
+        entry.job = replace(job, state=state, ended_at=self._clock(), error=error, usage=usage, result_ref=ref)
+        if state is State.SUCCEEDED:
+            key = (job.lane, job.tenant)
+            average = self._averages.get(key, rules.FIRST_AVERAGE)
+            self._averages[key] = rules.moved(average, tokens / len(job.next_offset))
+        self._write(entry, _last_event(job.seq + 1, state, usage, error))
+
+    # -- reaping
+
+    def _is_quiet(self) -> bool:
+        now, last = self._clock(), self._last_tick
+        if last is None or now - last > self._timing.lease_ms * rules.QUIET_GAP:
+            self._quiet_until = now + self._timing.lease_ms
+        self._last_tick = now
+        return now < self._quiet_until
+
+    def _reap_worker(self, request: ReapRequest) -> ReapReply:
+        requeued, dead = [], []
+        for entry in self._held_by(request.worker)[: request.limit]:
+            died = request.died and self._bury(entry)
+            if not died:
+                self._put_back(entry)
+            (dead if died else requeued).append(entry.job.id)
+        return ReapReply(tuple(requeued), (), tuple(dead))
+
+    def _reap_due(self, quiet: bool, limit: int) -> ReapReply:
+        requeued, expired, dead = [], [], []
+        for entry in self._due(lambda entry: None if entry.job.ended else entry.job.deadline_at, limit):
+            self.end(entry, State.EXPIRED)
+            expired.append(entry.job.id)
+        for entry in self._due(lambda entry: entry.until if entry.job.state is State.RETRY_WAIT else None, limit):
+            self._enqueue(entry)
+            requeued.append(entry.job.id)
+        if quiet:
+            return ReapReply(tuple(requeued), tuple(expired), quiet=True)
+        for entry in self._due(lambda entry: entry.until if entry.job.state in HELD else None, limit):
+            died = entry.job.owner not in self.beating and self._bury(entry)
+            if not died:
+                self._put_back(entry)
+            (dead if died else requeued).append(entry.job.id)
+        return ReapReply(tuple(requeued), tuple(expired), tuple(dead))
+
+    def _due(self, when: Callable[[_Entry], int | None], limit: int) -> list[_Entry]:
+        now = self._clock()
+        due = [(at, entry.job.id, entry) for entry in self._entries.values() if (at := when(entry)) is not None]
+        return [entry for at, _, entry in sorted(due, key=lambda item: item[:2])[:limit] if at <= now]
+
+    def _bury(self, entry: _Entry) -> bool:
+        """Count a death; True when it was one too many and the job has ended."""
+        job = entry.job
+        job = replace(job, deaths=job.deaths + 1, deaths_total=job.deaths_total + 1, death_offset=sum(job.next_offset))
+        entry.job = job
+        if job.deaths < rules.MOST_DEATHS and job.deaths_total < rules.MOST_DEATHS_IN_ALL:
+            return False
+        self.end(entry, State.DEAD, rules.poison(job.deaths, job.deaths_total))
+        return True
+
+
+class _Claim:
+    """One claim: walks the ready jobs in order and decides on each."""
+
+    def __init__(self, queue: MemoryQueue, request: ClaimRequest, now: int) -> None:
+        self._queue = queue
+        self._request = request
+        self._now = now
+        self._nonce = secrets.token_hex(8)
+        self._budget = request.kv_tokens
+        self._claimed: list[Job] = []
+        self._held = request.held or len(queue._held_by(request.worker))
+
+    def run(self) -> list[Job]:
+        for job_class in JobClass:
+            for entry in self._ready(job_class):
+                if len(self._claimed) >= self._request.max_jobs or self._consider(entry):
+                    return self._claimed
+        return self._claimed
+
+    def _ready(self, job_class: JobClass) -> list[_Entry]:
+        urgent_before = self._now + self._queue._timing.urgent_ms
+        ready = [
+            entry
+            for entry in self._queue._entries.values()
+            if entry.job.state is State.QUEUED
+            and entry.job.job_class is job_class
+            and entry.job.lane in self._request.lanes
+        ]
+        return sorted(ready, key=lambda entry: rules.place(entry.job, urgent_before))
+
+    def _consider(self, entry: _Entry) -> bool:
+        """Decide on one ready job; True when nothing behind it may be claimed now."""
+        job = entry.job
+        if job.deadline_at is not None and job.deadline_at <= self._now:
+            self._queue.end(entry, State.EXPIRED)
+            return False
+        if job.revision != self._request.revision:
+            if self._queue.cards.get(job.lane, job.revision) != job.revision:
+                self._queue.end(entry, State.FAILED, rules.REVISION_GONE)
+            return False
+        if rules.largest(job) > self._request.capacity:
+            return False
+        alone = job.deaths >= rules.ALONE_FROM
+        if job.kv_tokens > self._budget or (alone and self._held + len(self._claimed) > 0):
+            passed_at = entry.passed_at = self._now if entry.passed_at is None else entry.passed_at
+            return self._now - passed_at >= self._queue._timing.starvation_ms
+        self._take(entry)
+        return alone
+
+    def _take(self, entry: _Entry) -> None:
+        job = entry.job
+        self._budget -= job.kv_tokens
+        entry.job = replace(
+            job,
+            state=State.LEASED,
+            epoch=job.epoch + 1,
+            owner=self._request.worker,
+            digest=self._request.digest,
+            lease_id=f"{self._nonce}-{len(self._claimed) + 1:03d}",
+            attempt=job.attempt + 1,
+            leased_at=self._now,
+        )
+        entry.until, entry.passed_at = self._now + self._queue._timing.lease_ms, None
+        self._claimed.append(entry.job)
+
+
+def _fence(entry: _Entry, lease: Lease) -> FinishReply | None:
+    """None when this lease may write."""
+    if entry.job.ended:
+        return FinishReply(Outcome.TERMINAL, entry.job.state)
+    if not lease.lease_id or entry.job.lease != lease or entry.job.state not in HELD:
+        return FinishReply(Outcome.LOST)
+    return None
+
+
+def _last_event(seq: int, state: State, usage: Usage, error: ErrorInfo | None) -> Event:
+    if error is not None:
+        return Failed(seq, ErrorInfo(error.code, error.message))
+    if state is State.SUCCEEDED:
+        return Completed(seq, usage)
+    return Cancelled(seq) if state is State.CANCELLED else Expired(seq)

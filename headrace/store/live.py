@@ -1,0 +1,213 @@
+"""Live events for one process: one pub/sub connection, shared by any number of listeners. Knows no journal.
+
+What is heard here is a hint that is usually right: a listener that is told "nothing" reads the journal, which is the
+truth. So a full buffer, a lost connection and silence are all answered by the same None.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import orjson
+import redis.asyncio
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from headrace.contract import events
+from headrace.contract.errors import StoreUnavailable
+from headrace.contract.events import Event
+from headrace.store import keys
+
+MOST_BUFFERED = 1000
+"""Events that wait for one slow reader before it is sent to the journal."""
+
+_PING_S = 5.0
+_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Listener:
+    """One reader's ear for one job. Not for two tasks at once."""
+
+    def __init__(self) -> None:
+        self._buffer: deque[Event] = deque()
+        self._missed = False
+        self._news = asyncio.Event()
+
+    async def next(self, timeout_s: float) -> Event | None:
+        """The next event; None after `timeout_s` of silence, and at once when something may have been missed."""
+        if not self._news.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._news.wait()
+        event = None
+        if self._missed:
+            self._missed = False
+        elif self._buffer:
+            event = self._buffer.popleft()
+        if not self._buffer:
+            self._news.clear()
+        return event
+
+    def hear(self, event: Event) -> None:
+        if len(self._buffer) >= MOST_BUFFERED:
+            self.miss()
+        else:
+            self._buffer.append(event)
+            self._news.set()
+
+    def miss(self) -> None:
+        """Forget what waits: the journal has it."""
+        self._buffer.clear()
+        self._missed = True
+        self._news.set()
+
+
+class _Channel:
+    """Who listens to one channel, and whether the server has said that it sends."""
+
+    def __init__(self) -> None:
+        self.listeners: set[Listener] = set()
+        self.acknowledged = asyncio.Event()
+        self.interrupted = False
+
+    def acknowledge(self) -> None:
+        if self.interrupted:
+            for listener in self.listeners:
+                listener.miss()
+        self.interrupted = False
+        self.acknowledged.set()
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        self.acknowledged.clear()
+
+
+class LiveHub:
+    """Owns the connection and the task that reads it; the task starts with the first listener and ends in `close`."""
+
+    def __init__(self, client: redis.asyncio.Redis, *, acknowledge_s: float = 5.0) -> None:
+        self._pool = client.connection_pool
+        self._acknowledge_s = acknowledge_s
+        self._channels: dict[str, _Channel] = {}
+        self._awaited: Counter[str] = Counter()  # subscriptions sent and not yet acknowledged, by channel
+        self._connection: AbstractConnection | None = None
+        self._sending = asyncio.Lock()
+        self._reader: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def listen(self, job_id: str) -> AsyncIterator[Listener]:
+        """Hear a job's events. The block is entered once the server has acknowledged the subscription.
+
+        Raises StoreUnavailable when it does not do so in time.
+        """
+        name, listener = keys.live(job_id), Listener()
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read_forever(), name="live-hub")
+        channel = self._channels.setdefault(name, _Channel())
+        first = not channel.listeners
+        channel.listeners.add(listener)
+        try:
+            try:
+                async with asyncio.timeout(self._acknowledge_s):
+                    if first:
+                        await self._send("SUBSCRIBE", name)
+                    await channel.acknowledged.wait()
+            except TimeoutError:
+                raise StoreUnavailable("Redis did not acknowledge a subscription to live events.") from None
+            yield listener
+        finally:
+            channel.listeners.discard(listener)
+            if not channel.listeners and self._channels.get(name) is channel:
+                del self._channels[name]
+                await self._send("UNSUBSCRIBE", name)
+
+    async def close(self) -> None:
+        """End the task and the connection; listeners hear nothing more."""
+        if self._reader is not None:
+            self._reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reader
+            self._reader = None
+
+    async def _send(self, command: str, *names: str) -> None:
+        """Send if there is a connection. If not, or it breaks, the reader subscribes to all when it has a new one."""
+        async with self._sending:
+            if self._connection is None:
+                return
+            if command == "SUBSCRIBE":
+                self._awaited.update(names)
+            with suppress(RedisError, OSError):
+                await self._connection.send_command(command, *names)
+
+    async def _read_forever(self) -> None:
+        failures = 0
+        while True:
+            connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            try:
+                await connection.connect()
+                await self._subscribe_all(connection)
+                failures = 0
+                await self._read(connection)
+            except (RedisError, OSError):
+                # Goes on below: listeners are told by the acknowledgement of the next subscription.
+                failures += 1
+            finally:
+                self._connection = None
+                for channel in self._channels.values():
+                    channel.interrupt()
+                with suppress(RedisError, OSError):
+                    await connection.disconnect()
+            await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S)) - 1])
+
+    async def _subscribe_all(self, connection: AbstractConnection) -> None:
+        async with self._sending:
+            self._awaited.clear()
+            if self._channels:
+                self._awaited.update(self._channels)
+                await connection.send_command("SUBSCRIBE", *self._channels)
+            self._connection = connection
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        asked = False
+        while True:
+            message = await connection.read_response(timeout=_PING_S, disconnect_on_error=False, push_request=True)
+            if message is not None:
+                asked = False
+                if isinstance(message, list):
+                    self._dispatch(message)
+            elif asked:
+                raise redis.exceptions.ConnectionError("Redis has gone silent.")
+            else:
+                asked = True
+                async with self._sending:
+                    await connection.send_command("PING")
+
+    def _dispatch(self, message: list[Any]) -> None:
+        kind = message[0]
+        if kind not in (b"message", b"subscribe"):
+            return
+        name = message[1].decode()
+        channel = self._channels.get(name)
+        if kind == b"subscribe":
+            self._awaited[name] -= 1
+            # An acknowledgement of an earlier subscription says nothing about a later one.
+            if self._awaited[name] <= 0:
+                del self._awaited[name]
+                if channel is not None:
+                    channel.acknowledge()
+        elif channel is not None:
+            self._tell(channel, message[2])
+
+    @staticmethod
+    def _tell(channel: _Channel, data: bytes) -> None:
+        try:
+            event = events.from_json(orjson.loads(data))
+        except (KeyError, TypeError, ValueError):
+            # Anyone may publish here. The journal tells what really happened.
+            for listener in channel.listeners:
+                listener.miss()
+            return
+        for listener in channel.listeners:
+            listener.hear(event)

@@ -38,7 +38,8 @@ def _no_lone_surrogate(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_no_lone_surrogate)]
+UNICODE = AfterValidator(_no_lone_surrogate)
+Text = Annotated[str, UNICODE]
 
 
 class Body(BaseModel):
@@ -66,17 +67,17 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
-StopString = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-MetadataKey = Annotated[Text, Field(min_length=1, max_length=64)]
-MetadataValue = Annotated[Text, Field(max_length=512)]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS), UNICODE]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64), UNICODE]
+MetadataValue = Annotated[str, Field(max_length=512), UNICODE]
 Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-Prompt = Annotated[Text, Field(min_length=1)]
+Prompt = Annotated[str, Field(min_length=1), UNICODE]
 
 
 class Generation(Body):
     """What every kind of generation has in common."""
 
-    model: Annotated[Text, Field(min_length=1, max_length=256)]
+    model: Annotated[str, Field(min_length=1, max_length=256), UNICODE]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -94,7 +95,7 @@ class Generation(Body):
         | None
     ) = None
     n: Annotated[int, Field(ge=1)] | None = None
-    user: Annotated[Text, Field(max_length=512)] | None = None
+    user: Annotated[str, Field(max_length=512), UNICODE] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

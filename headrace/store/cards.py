@@ -145,19 +145,23 @@ class CardBook:
     async def _load_tokenizer(self, revision: str) -> Tokenizer:
         with store_errors():
             ref = await self._client.hget(keys.TOKENIZERS, revision)
-            value = None if ref is None else await self._client.get(keys.tokenizer(ref.decode()))
+            value = None if ref is None else await self._client.get(keys.tokenizer(_text(ref)))
         if value is None:
             raise RevisionGone(f"The store has no tokenizer of revision {revision[:64]}.")
-        return await asyncio.to_thread(Tokenizer, value.decode())
+        return await asyncio.to_thread(Tokenizer, _text(value))
 
 
-def _lanes(members: Iterable[bytes]) -> list[str]:
-    return sorted(member.decode() for member in members)
+def _lanes(members: Iterable[bytes | str]) -> list[str]:
+    return sorted(_text(member) for member in members)
 
 
-def _releases(lanes: Iterable[str], values: Iterable[bytes | None]) -> tuple[Release, ...]:
+def _releases(lanes: Iterable[str], values: Iterable[bytes | str | None]) -> tuple[Release, ...]:
     return tuple(Release(lane, _card(value)) for lane, value in zip(lanes, values, strict=True) if value is not None)
 
 
-def _card(value: bytes) -> ModelCard:
+def _card(value: bytes | str) -> ModelCard:
     return ModelCard.from_json(orjson.loads(value))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

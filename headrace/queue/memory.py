@@ -14,7 +14,7 @@ from headrace.contract import events
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Cancelled, Completed, Delta, Event, Expired, Failed, Resumed, Retrying, Started
 from headrace.contract.generation import Choice, Usage
-from headrace.contract.job import HELD, Job, JobClass, Lease, State
+from headrace.contract.job import HELD, Job, Lease, State
 from headrace.queue import rules
 from headrace.queue.base import (
     AcceptReply,
@@ -29,6 +29,7 @@ from headrace.queue.base import (
     RenewReply,
     Timing,
 )
+from headrace.queue.claiming import Act, Moment, Ready, decide
 
 Publish = Callable[[str, dict[str, Any]], int]
 """Takes a job id and an event as public JSON; answers how many heard it."""
@@ -102,16 +103,21 @@ class MemoryQueue:
 
     def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
         with self._lock:
-            if any(entry.job.deaths >= rules.ALONE_FROM for entry in self._held_by(request.worker)):
+            mine = self._held_by(request.worker)
+            if any(rules.runs_alone(entry.job) for entry in mine):
                 return ()
-            return tuple(_Claim(self, request, self._clock()).run())
+            queued = [entry for entry in self._entries.values() if entry.job.state is State.QUEUED]
+            ready = [Ready(each.job, each.passed_at) for each in queued if each.job.lane in request.lanes]
+            request = replace(request, held=request.held or len(mine))
+            moment = Moment(self._clock(), self._timing.urgent_ms, self._timing.starvation_ms, self.cards)
+            return self._carry_out(decide(request, ready, moment), request)
 
     def renew(self, worker: str, leases: Sequence[Lease]) -> RenewReply:
         with self._lock:
             gone = []
             for lease in leases:
-                entry = self._entries.get(lease.job_id)
-                if entry is None or _fence(entry, lease) is not None:
+                entry = self._writable(lease)
+                if isinstance(entry, FinishReply):
                     gone.append(lease.job_id)
                 else:
                     entry.until = self._clock() + self._timing.lease_ms
@@ -123,11 +129,11 @@ class MemoryQueue:
 
     def retry(self, lease: Lease, in_ms: int, error: ErrorInfo) -> FinishReply:
         with self._lock:
-            entry = self._entries.get(lease.job_id)
-            if entry is None or (refused := _fence(entry, lease)) is not None:
-                return FinishReply(Outcome.MISSING) if entry is None else refused
+            entry = self._writable(lease)
+            if isinstance(entry, FinishReply):
+                return entry
             if entry.job.retries >= rules.MOST_RETRIES:
-                self.end(entry, State.DEAD, rules.retries_exhausted(error))
+                self._end(entry, State.DEAD, rules.retries_exhausted(error))
                 return FinishReply(Outcome.OK, State.DEAD)
             self._let_go(entry)
             entry.job = replace(entry.job, state=State.RETRY_WAIT, retries=entry.job.retries + 1, error=error)
@@ -137,12 +143,11 @@ class MemoryQueue:
 
     def finish(self, lease: Lease, ending: Ending) -> FinishReply:
         with self._lock:
-            entry = self._entries.get(lease.job_id)
-            if entry is None:
-                return FinishReply(Outcome.MISSING)
-            if (refused := _fence(entry, lease)) is not None:
-                mine = entry.job.ended and entry.job.lease == lease
-                return FinishReply(Outcome.OK, entry.job.state) if mine else refused
+            entry = self._writable(lease)
+            if isinstance(entry, FinishReply):
+                job = self.get(lease.job_id)
+                mine = job is not None and job.ended and job.lease == lease
+                return replace(entry, outcome=Outcome.OK) if mine else entry
             if ending.state is State.SUCCEEDED:
                 lengths = {choice.index: len(choice.token_ids) for choice in ending.choices}
                 for index, have in enumerate(entry.job.next_offset):
@@ -150,14 +155,14 @@ class MemoryQueue:
                         return FinishReply(Outcome.GAP, choice=index, have=have)
                 entry.result = tuple(sorted(ending.choices, key=lambda choice: choice.index))
             error = None if ending.state is State.SUCCEEDED else ending.error or rules.UNSAID
-            self.end(entry, ending.state, error, cached_tokens=ending.usage.cached_tokens, keep_lease=True)
+            self._end(entry, ending.state, error, cached_tokens=ending.usage.cached_tokens, keep_lease=True)
             return FinishReply(Outcome.OK, ending.state)
 
     def release(self, lease: Lease) -> FinishReply:
         with self._lock:
-            entry = self._entries.get(lease.job_id)
-            if entry is None or (refused := _fence(entry, lease)) is not None:
-                return FinishReply(Outcome.MISSING) if entry is None else refused
+            entry = self._writable(lease)
+            if isinstance(entry, FinishReply):
+                return entry
             self._put_back(entry)
             return FinishReply(Outcome.OK, State.QUEUED)
 
@@ -168,7 +173,7 @@ class MemoryQueue:
                 return FinishReply(Outcome.MISSING)
             if entry.job.ended:
                 return FinishReply(Outcome.TERMINAL, entry.job.state)
-            self.end(entry, State.CANCELLED)
+            self._end(entry, State.CANCELLED)
             return FinishReply(Outcome.OK, State.CANCELLED)
 
     def reap(self, request: ReapRequest) -> ReapReply:
@@ -177,14 +182,43 @@ class MemoryQueue:
                 return self._reap_worker(request)
             return self._reap_due(self._is_quiet(), request.limit)
 
+    # -- claiming
+
+    def _carry_out(self, acts: Sequence[tuple[str, Act]], request: ClaimRequest) -> tuple[Job, ...]:
+        claimed: list[Job] = []
+        for job_id, act in acts:
+            entry = self._entries[job_id]
+            if act is Act.TAKE:
+                claimed.append(self._take(entry, request))
+            elif act is Act.PASS_OVER:
+                entry.passed_at = self._clock() if entry.passed_at is None else entry.passed_at
+            elif act is Act.EXPIRE:
+                self._end(entry, State.EXPIRED)
+            else:
+                self._end(entry, State.FAILED, rules.REVISION_GONE)
+        return tuple(claimed)
+
+    def _take(self, entry: _Entry, request: ClaimRequest) -> Job:
+        now, job = self._clock(), entry.job
+        entry.job = replace(
+            job,
+            state=State.LEASED,
+            epoch=job.epoch + 1,
+            owner=request.worker,
+            digest=request.digest,
+            lease_id=secrets.token_hex(8),
+            attempt=job.attempt + 1,
+            leased_at=now,
+        )
+        entry.until, entry.passed_at = now + self._timing.lease_ms, None
+        return entry.job
+
     # -- appending
 
     def _append(self, write: Append) -> AppendReply:
-        entry = self._entries.get(write.lease.job_id)
-        if entry is None:
-            return AppendReply(Outcome.MISSING)
-        if (refused := _fence(entry, write.lease)) is not None:
-            return AppendReply(refused.outcome, state=refused.state)
+        entry = self._writable(write.lease)
+        if isinstance(entry, FinishReply):
+            return AppendReply(entry.outcome, state=entry.state)
         listeners, diverged = self._begin(entry) if entry.job.state is State.LEASED else 0, False
         for delta in write.deltas:
             verdict = rules.judge(delta, entry.job.next_offset, entry.finished, entry.journal)
@@ -221,6 +255,17 @@ class MemoryQueue:
 
     # -- into a lane and out of hands
 
+    def _writable(self, lease: Lease) -> _Entry | FinishReply:
+        """The fence: the entry when this lease may write to it, else the answer."""
+        entry = self._entries.get(lease.job_id)
+        if entry is None:
+            return FinishReply(Outcome.MISSING)
+        if entry.job.ended:
+            return FinishReply(Outcome.TERMINAL, entry.job.state)
+        if not lease.lease_id or entry.job.lease != lease or entry.job.state not in HELD:
+            return FinishReply(Outcome.LOST)
+        return entry
+
     def _held_by(self, worker: str) -> list[_Entry]:
         return [entry for entry in self._entries.values() if entry.job.owner == worker and entry.job.state in HELD]
 
@@ -238,7 +283,7 @@ class MemoryQueue:
         self._let_go(entry)
         self._enqueue(entry)
 
-    def end(
+    def _end(
         self,
         entry: _Entry,
         state: State,
@@ -271,7 +316,8 @@ class MemoryQueue:
         return now < self._quiet_until
 
     def _reap_worker(self, request: ReapRequest) -> ReapReply:
-        requeued, dead = [], []
+        requeued: list[str] = []
+        dead: list[str] = []
         for entry in self._held_by(request.worker)[: request.limit]:
             died = request.died and self._bury(entry)
             if not died:
@@ -280,9 +326,11 @@ class MemoryQueue:
         return ReapReply(tuple(requeued), (), tuple(dead))
 
     def _reap_due(self, quiet: bool, limit: int) -> ReapReply:
-        requeued, expired, dead = [], [], []
+        requeued: list[str] = []
+        expired: list[str] = []
+        dead: list[str] = []
         for entry in self._due(lambda entry: None if entry.job.ended else entry.job.deadline_at, limit):
-            self.end(entry, State.EXPIRED)
+            self._end(entry, State.EXPIRED)
             expired.append(entry.job.id)
         for entry in self._due(lambda entry: entry.until if entry.job.state is State.RETRY_WAIT else None, limit):
             self._enqueue(entry)
@@ -308,83 +356,8 @@ class MemoryQueue:
         entry.job = job
         if job.deaths < rules.MOST_DEATHS and job.deaths_total < rules.MOST_DEATHS_IN_ALL:
             return False
-        self.end(entry, State.DEAD, rules.poison(job.deaths, job.deaths_total))
+        self._end(entry, State.DEAD, rules.poison(job.deaths, job.deaths_total))
         return True
-
-
-class _Claim:
-    """One claim: walks the ready jobs in order and decides on each."""
-
-    def __init__(self, queue: MemoryQueue, request: ClaimRequest, now: int) -> None:
-        self._queue = queue
-        self._request = request
-        self._now = now
-        self._nonce = secrets.token_hex(8)
-        self._budget = request.kv_tokens
-        self._claimed: list[Job] = []
-        self._held = request.held or len(queue._held_by(request.worker))
-
-    def run(self) -> list[Job]:
-        for job_class in JobClass:
-            for entry in self._ready(job_class):
-                if len(self._claimed) >= self._request.max_jobs or self._consider(entry):
-                    return self._claimed
-        return self._claimed
-
-    def _ready(self, job_class: JobClass) -> list[_Entry]:
-        urgent_before = self._now + self._queue._timing.urgent_ms
-        ready = [
-            entry
-            for entry in self._queue._entries.values()
-            if entry.job.state is State.QUEUED
-            and entry.job.job_class is job_class
-            and entry.job.lane in self._request.lanes
-        ]
-        return sorted(ready, key=lambda entry: rules.place(entry.job, urgent_before))
-
-    def _consider(self, entry: _Entry) -> bool:
-        """Decide on one ready job; True when nothing behind it may be claimed now."""
-        job = entry.job
-        if job.deadline_at is not None and job.deadline_at <= self._now:
-            self._queue.end(entry, State.EXPIRED)
-            return False
-        if job.revision != self._request.revision:
-            if self._queue.cards.get(job.lane, job.revision) != job.revision:
-                self._queue.end(entry, State.FAILED, rules.REVISION_GONE)
-            return False
-        if rules.largest(job) > self._request.capacity:
-            return False
-        alone = job.deaths >= rules.ALONE_FROM
-        if job.kv_tokens > self._budget or (alone and self._held + len(self._claimed) > 0):
-            passed_at = entry.passed_at = self._now if entry.passed_at is None else entry.passed_at
-            return self._now - passed_at >= self._queue._timing.starvation_ms
-        self._take(entry)
-        return alone
-
-    def _take(self, entry: _Entry) -> None:
-        job = entry.job
-        self._budget -= job.kv_tokens
-        entry.job = replace(
-            job,
-            state=State.LEASED,
-            epoch=job.epoch + 1,
-            owner=self._request.worker,
-            digest=self._request.digest,
-            lease_id=f"{self._nonce}-{len(self._claimed) + 1:03d}",
-            attempt=job.attempt + 1,
-            leased_at=self._now,
-        )
-        entry.until, entry.passed_at = self._now + self._queue._timing.lease_ms, None
-        self._claimed.append(entry.job)
-
-
-def _fence(entry: _Entry, lease: Lease) -> FinishReply | None:
-    """None when this lease may write."""
-    if entry.job.ended:
-        return FinishReply(Outcome.TERMINAL, entry.job.state)
-    if not lease.lease_id or entry.job.lease != lease or entry.job.state not in HELD:
-        return FinishReply(Outcome.LOST)
-    return None
 
 
 def _last_event(seq: int, state: State, usage: Usage, error: ErrorInfo | None) -> Event:

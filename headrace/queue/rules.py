@@ -1,4 +1,4 @@
-"""The queue's decisions as plain functions: estimate, order, what to do with a delta. Knows no store and no clock.
+"""The queue's decisions as plain functions: estimates, limits, what to do with a delta. Knows no store and no clock.
 
 The Lua scripts take the same decisions; the contract suite holds both to them.
 """
@@ -74,11 +74,9 @@ def moved(average: float, tokens: float) -> float:
     return round(average + (tokens - average) / AVERAGE_OVER, 2)
 
 
-def place(job: Job, urgent_before: int) -> tuple[int, int, str]:
-    """Sorts the ready jobs of one class: those with a near deadline first, then by arrival."""
-    if job.deadline_at is not None and job.deadline_at <= urgent_before:
-        return 0, job.deadline_at, job.id
-    return 1, job.created_at or 0, job.id
+def runs_alone(job: Job) -> bool:
+    """Whether a job has killed often enough that nothing may run beside it."""
+    return job.deaths >= ALONE_FROM
 
 
 def judge(delta: Delta, offsets: Sequence[int], finished: Sequence[str], journal: Sequence[Event]) -> Verdict:

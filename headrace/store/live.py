@@ -146,7 +146,7 @@ class LiveHub:
         while True:
             connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
                 await self._subscribe_all(connection)
                 failures = 0
                 await self._read(connection)

@@ -52,12 +52,12 @@ class ChatPrompt:
     def _guard(self, content: str, mark: str) -> str:
         content = self._whole.sub(lambda found: found[0][0] + mark + found[0][1:], content)
         # A template may trim the message, so its borders are those of the trimmed text.
-        head = len(content) - len(content.lstrip())
-        if content.startswith(self._ends, head):
-            content = content[:head] + mark + content[head:]
-        tail = len(content.rstrip())
-        if content.endswith(self._starts, 0, tail):
+        head, tail = len(content) - len(content.lstrip()), len(content.rstrip())
+        inside = head < tail and any(content[head:tail] in token for token in self._tokenizer.special)
+        if inside or content.endswith(self._starts, head, tail):
             content = content[:tail] + mark + content[tail:]
+        if inside or content.startswith(self._ends, head, tail):
+            content = content[:head] + mark + content[head:]
         return content
 
     def _encode_apart(self, rendered: str, mark: str) -> tuple[int, ...]:

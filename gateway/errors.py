@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -16,11 +15,9 @@ from headrace.contract.errors import (
     InvalidRequest,
     JobCancelled,
     StoreUnavailable,
-    error_type,
 )
 from headrace.contract.events import Cancelled, Expired, Failed
-
-_log = structlog.get_logger(__name__)
+from headrace.openai.projection import error_body
 
 _RETRY_AFTER_S = {429: 1.0, 503: 1.0}
 
@@ -60,20 +57,10 @@ def error_of(event: Failed | Cancelled | Expired) -> HeadraceError:
             return DeadlineExceeded("The job's deadline passed before it was done.")
 
 
-def error_json(error: HeadraceError) -> dict[str, Any]:
-    """`{"error": {message, type, param, code}}`, as every client of OpenAI reads it."""
-    return {
-        "error": {
-            "message": error.explain(),
-            "type": error_type(error.status),
-            "param": error.param,
-            "code": error.code,
-        }
-    }
-
-
 def error_headers(error: HeadraceError) -> dict[str, str]:
     """When to come back, or that it is no use."""
+    if isinstance(error, BodyTimeout):
+        return {"connection": "close"}  # the rest of that body would be taken for the next request
     if not error.retryable:
         return {"x-should-retry": "false"}
     wait = error.retry_after_s if error.retry_after_s is not None else _RETRY_AFTER_S.get(error.status)
@@ -85,7 +72,7 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
 
 
 def error_response(error: HeadraceError, headers: Mapping[str, str] | None = None) -> Response:
-    return json_response(error_json(error), error.status, {**error_headers(error), **(headers or {})})
+    return json_response(error_body(error), error.status, {**error_headers(error), **(headers or {})})
 
 
 def add_error_handlers(app: FastAPI) -> None:

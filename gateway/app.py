@@ -1,0 +1,19 @@
+"""Puts the routes together. Knows which there are, not what they do."""
+
+from fastapi import FastAPI
+
+import headrace
+from gateway.envelope import Envelope
+from gateway.errors import add_error_handlers
+from gateway.routes import chat, health, jobs, models
+from gateway.services import Services
+
+
+def build_app(services: Services) -> FastAPI:
+    """The ASGI app over these services, which whoever built them closes."""
+    app = FastAPI(title="Headrace", version=headrace.__version__, redirect_slashes=False)
+    for module in (chat, jobs, models, health):
+        app.include_router(module.router(services))
+    add_error_handlers(app)
+    app.add_middleware(Envelope, metrics=services.metrics)
+    return app

@@ -1,0 +1,90 @@
+"""The response that sends a stream of frames. Knows when to stop sending, not what is in a frame."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import structlog
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway import sse
+from gateway.errors import ClientGone
+from gateway.presence import Presence
+from headrace.contract.errors import HeadraceError
+from headrace.openai.projection import error_body
+
+_log = structlog.get_logger(__name__)
+
+SEND_TIMEOUT_S = 60.0
+"""A client that reads nothing for so long is taken for gone."""
+
+
+class EventStream(Response):
+    """Sends frames until they end, the client leaves or the gateway stops.
+
+    `frames` may raise HeadraceError: it becomes the last frame, made by `last_words`. `stack` holds what the frames are
+    made of and is closed in any case. `on_gone` is awaited when the client left before the end.
+    """
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        *,
+        stack: AsyncExitStack,
+        closing: asyncio.Event,
+        last_words: Callable[[HeadraceError], bytes],
+        on_gone: Callable[[], Awaitable[None]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(None, 200, {**sse.HEADERS, **(headers or {})})
+        del self.headers["content-length"]
+        self._frames = frames
+        self._stack = stack
+        self._closing = closing
+        self._last_words = last_words
+        self._on_gone = on_gone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            try:
+                await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                if scope["method"] != "HEAD":
+                    await self._pump(Presence(receive, self._closing), send)
+                await self._send(send, {"type": "http.response.body", "body": b""})
+            except (ClientGone, OSError):
+                if self._on_gone is not None:
+                    await self._on_gone()
+
+    async def _pump(self, presence: Presence, send: Send) -> None:
+        try:
+            await presence.during(self._send_frames(send))
+        except HeadraceError as error:
+            await self._say(send, error)
+        except (ClientGone, OSError):
+            raise
+        except Exception:  # noqa: BLE001
+            # The status is long sent, so all that is left is to tell the client inside the stream.
+            _log.exception("gateway.stream_failed")
+            await self._say(send, HeadraceError("Something went wrong here while streaming."))
+
+    async def _send_frames(self, send: Send) -> None:
+        async with aclosing(self._frames) as frames:
+            async for data in frames:
+                await self._send(send, {"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _say(self, send: Send, error: HeadraceError) -> None:
+        await self._send(send, {"type": "http.response.body", "body": self._last_words(error), "more_body": True})
+
+    async def _send(self, send: Send, message: MutableMapping[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await send(message)
+        except TimeoutError:
+            raise ClientGone from None
+
+
+def openai_last_words(error: HeadraceError) -> bytes:
+    """A frame without a name, which makes the official client raise APIError with type and code."""
+    return sse.frame(error_body(error))

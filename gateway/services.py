@@ -1,0 +1,80 @@
+"""The parts that routes are handed, and how they are built and closed. Knows their order, not what they do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from gateway.metrics import GatewayMetrics
+from gateway.relay import Relay
+from gateway.sweeper import sweep_forever
+from headrace.contract.errors import SetupError
+from headrace.queue.async_redis import AsyncRedisQueue
+from headrace.settings import Settings
+from headrace.store.beats import BeatReader
+from headrace.store.cards import CardBook
+from headrace.store.connection import connect_async
+from headrace.store.journal import AsyncJournal
+from headrace.store.live import LiveHub
+from headrace.store.probe import StoreProbe
+from headrace.submission.submit import Submitter
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route may use. `closing` is set when this gateway has been asked to stop."""
+
+    settings: Settings
+    queue: AsyncRedisQueue
+    journal: AsyncJournal
+    submitter: Submitter
+    cards: CardBook
+    beats: BeatReader
+    probe: StoreProbe
+    relay: Relay
+    metrics: GatewayMetrics
+    closing: asyncio.Event
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, closing: asyncio.Event) -> AsyncIterator[Services]:
+    """Build everything; nothing here waits for Redis, so a gateway starts without it and says that it is not ready.
+
+    Raises SetupError when there is no URL or it is malformed.
+    """
+    if not settings.redis.url:
+        raise SetupError(
+            "No Redis URL is set.", next_step="Set HEADRACE_REDIS__URL, or run `headrace up`, which brings its own."
+        )
+    try:
+        client = connect_async(
+            settings.redis.url,
+            connect_timeout_s=settings.redis.connect_timeout_s,
+            socket_timeout_s=settings.redis.socket_timeout_s,
+        )
+    except ValueError as error:
+        raise SetupError(f"The Redis URL {settings.redis.url!r} cannot be used: {error}", param="redis.url") from None
+    queue = AsyncRedisQueue(client, settings.queue.timing())
+    hub = LiveHub(client)
+    journal = AsyncJournal(client)
+    cards = CardBook(client)
+    sweeper = asyncio.create_task(sweep_forever(queue, settings.queue.reap_ms / 1000))
+    try:
+        yield Services(
+            settings=settings,
+            queue=queue,
+            journal=journal,
+            submitter=Submitter(queue, cards),
+            cards=cards,
+            beats=BeatReader(client),
+            probe=StoreProbe(client),
+            relay=Relay(hub, journal),
+            metrics=GatewayMetrics(),
+            closing=closing,
+        )
+    finally:
+        sweeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeper
+        await hub.close()
+        await client.aclose()

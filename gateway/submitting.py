@@ -1,0 +1,62 @@
+"""From a request's body and headers to a durable job. Knows HTTP's side of the one road in, not what submit decides."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fastapi import Request
+
+from gateway.body import read_json
+from gateway.services import Services
+from headrace.contract.errors import StoreUnavailable
+from headrace.contract.job import Job
+from headrace.openai.schema import Generation, parse
+from headrace.submission.idempotency import HEADER, body_hash
+from headrace.submission.intent import Intent
+
+BODY_TIMEOUT_S = 30.0
+JOB_HEADER = "x-headrace-job"
+
+B = TypeVar("B", bound=Generation)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that is durable. `replayed`: the idempotency key was known, and this is the earlier job."""
+
+    job: Job
+    replayed: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {JOB_HEADER: self.job.id} | ({"idempotent-replayed": "true"} if self.replayed else {})
+
+
+async def read_body(request: Request, services: Services, model: type[B]) -> tuple[B, str]:
+    """The validated body, and the hash by which an idempotency key knows it again.
+
+    The route counts too: the same body means another thing on another route.
+    """
+    fields = await read_json(request, services.settings.gateway.max_body_bytes, BODY_TIMEOUT_S)
+    return parse(model, fields), f"{request.url.path}:{body_hash(fields)}"
+
+
+async def submit(request: Request, services: Services, intent: Intent, seen_as: str) -> Accepted:
+    """Raises what submit refuses with; IdempotencyConflict when the key came with another body before."""
+    submitted = await services.submitter.submit(intent, idem_key=idempotency_key(request), body_hash=seen_as)
+    if submitted.replayed:
+        return Accepted(submitted.job, replayed=True)
+    services.metrics.jobs.labels(intent.kind.value).inc()
+    return Accepted(await _as_recorded(services, submitted.job), replayed=False)
+
+
+def idempotency_key(request: Request) -> str:
+    """The `Idempotency-Key` as it came; empty for none. Submit checks its form."""
+    return request.headers.get(HEADER, "")
+
+
+async def _as_recorded(services: Services, job: Job) -> Job:
+    """With the times the server gave it. The job is durable by now, so failing to look is no failure."""
+    try:
+        return await services.queue.get(job.id) or job
+    except StoreUnavailable:
+        return job

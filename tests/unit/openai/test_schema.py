@@ -1,0 +1,195 @@
+"""Every refusal names its parameter the way OpenAI does, and nothing is let through or ignored."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from headrace.contract.errors import HeadraceError, InvalidRequest, UnknownParameter
+from headrace.openai.schema import ChatBody, CompletionBody, JobBody, parse, read_json
+
+CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+PROMPT: dict[str, Any] = {"model": "m", "prompt": "hi"}
+
+
+def said(content: Any, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content, **more}]}
+
+
+def refused(model: type[ChatBody | CompletionBody | JobBody], body: dict[str, Any]) -> HeadraceError:
+    with pytest.raises(HeadraceError) as caught:
+        parse(model, body)
+    assert caught.value.status == 400
+    assert len(caught.value.message) < 500
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"temperature": 0},
+        {"temperature": 2, "top_p": 1, "top_k": -1, "min_p": 1, "repetition_penalty": 10},
+        {"frequency_penalty": -2, "presence_penalty": 2.0},
+        {"seed": -(2**63)},
+        {"seed": 2**63 - 1},
+        {"stop": "a"},
+        {"stop": ["a", "b", "c", "d"]},
+        {"stop": []},
+        {"max_tokens": 1, "max_completion_tokens": 1},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {"user": "u", "metadata": {"k" * 64: "v" * 512}},
+        {"n": 1},
+        dict.fromkeys(("temperature", "stop", "seed", "max_tokens", "n", "stream", "stream_options", "metadata")),
+        said([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
+        {"messages": [{"role": role, "content": ""} for role in ("system", "developer", "user", "assistant")]},
+    ],
+)
+def test_accepted(more: dict[str, Any]) -> None:
+    parse(ChatBody, CHAT | more)
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"top_k": 2**70}, "top_k"),
+        ({"min_p": -1}, "min_p"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"presence_penalty": -3}, "presence_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": 1.0}, "seed"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.8446744073709552e19}, "max_tokens"),
+        ({"max_tokens": False}, "max_tokens"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
+        ({"n": 0}, "n"),
+        ({"n": True}, "n"),
+        ({"stop": ""}, "stop"),
+        ({"stop": 7}, "stop"),
+        ({"stop": ["a", ""]}, "stop[1]"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": "x" * 1_025}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"user": 1}, "user"),
+        ({"metadata": []}, "metadata"),
+        ({"metadata": {"a": 1}}, "metadata.a"),
+        ({"metadata": {"k" * 65: "v"}}, "metadata." + "k" * 65),
+        ({"metadata": {"a": "v" * 513}}, "metadata.a"),
+        ({"metadata": {str(i): "" for i in range(17)}}, "metadata"),
+        ({"model": ""}, "model"),
+        ({"model": None}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": ["hi"]}, "messages[0]"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        (said(None), "messages[0].content"),
+        (said(7), "messages[0].content"),
+        (said([]), "messages[0].content"),
+        (said("\ud800"), "messages[0].content"),
+        (said([{"type": "image_url", "image_url": {"url": "x"}}]), "messages[0].content[0].type"),
+        (said([{"type": "text", "text": "a"}, {"type": "text", "text": 1}]), "messages[0].content[1].text"),
+    ],
+)
+def test_bad_values(more: dict[str, Any], param: str) -> None:
+    error = refused(ChatBody, CHAT | more)
+    assert (error.code, error.param) == ("invalid_request", param)
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": None}, "logprobs"),
+        ({"tools": []}, "tools"),
+        ({"response_format": {"type": "text"}}, "response_format"),
+        ({"prompt": "hi"}, "prompt"),
+        ({"class": "batch"}, "class"),
+        ({"job_class": "batch"}, "job_class"),
+        ({"stream": True, "stream_options": {"include_obfuscation": False}}, "stream_options.include_obfuscation"),
+        (said("hi", name="x"), "messages[0].name"),
+    ],
+)
+def test_unknown_parameters(more: dict[str, Any], param: str) -> None:
+    error = refused(ChatBody, CHAT | more)
+    assert isinstance(error, UnknownParameter)
+    assert error.param == param
+
+
+@pytest.mark.parametrize("field", ["model", "messages"])
+def test_missing(field: str) -> None:
+    error = refused(ChatBody, {name: value for name, value in CHAT.items() if name != field})
+    assert (error.param, error.message) == (field, f"Missing required parameter: `{field}`.")
+
+
+@pytest.mark.parametrize("prompt", ["", ["a"], 1, None])
+def test_bad_prompts(prompt: Any) -> None:
+    assert refused(CompletionBody, {"model": "m", "prompt": prompt}).param == "prompt"
+
+
+def test_a_job_is_a_chat_or_a_completion() -> None:
+    body = parse(JobBody, PROMPT | {"class": "batch", "deadline_seconds": 1.5, "metadata": {"a": "b"}})
+    assert (body.job_class, body.deadline_seconds) == ("batch", 1.5)
+    assert parse(JobBody, CHAT).messages is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (CHAT | PROMPT, "messages"),
+        ({"model": "m"}, "messages"),
+        (PROMPT | {"class": "urgent"}, "class"),
+        (PROMPT | {"deadline_seconds": 0}, "deadline_seconds"),
+        (PROMPT | {"deadline_seconds": 30 * 86_400 + 1}, "deadline_seconds"),
+        (PROMPT | {"deadline_seconds": "1"}, "deadline_seconds"),
+        (PROMPT | {"stream": True}, "stream"),
+        (PROMPT | {"job_class": "batch"}, "job_class"),
+    ],
+)
+def test_bad_jobs(body: dict[str, Any], param: str) -> None:
+    assert refused(JobBody, body).param == param
+
+
+def test_many_bad_messages_cost_one_error() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ChatBody.model_validate(CHAT | {"messages": [0] * 4_000})
+    assert caught.value.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"a": NaN}', "not valid JSON"),
+        (b'{"a": 1e999}', "not valid JSON"),
+        (b'{"a": "\xff"}', "not valid JSON"),
+        (b'{"a": "\\ud800"}', "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "not an array"),
+        (b"null", "not null"),
+        (b'"a"', "not a string"),
+        (b"1", "not a number"),
+        (b"true", "not a boolean"),
+    ],
+)
+def test_what_is_no_json_object(body: bytes, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
+        read_json(body)

@@ -66,8 +66,8 @@ def resolve(name: str, models_dir: Path, catalogue: Mapping[str, Entry] = CATALO
     Raises SetupError with the next step: unknown name, not pulled yet, no such file, an id that cannot be a key.
     """
     if is_file(name):
-        given_id, _, path = name.partition("file:")
-        return _local_file(given_id.removesuffix("="), Path(path).expanduser())
+        given_id, _, given_path = name.partition("file:")
+        return _local_file(given_id.removesuffix("="), Path(given_path).expanduser())
     entry = find(name, catalogue)
     path = path_of(entry, models_dir)
     size = size_of(path)

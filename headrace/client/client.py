@@ -16,6 +16,7 @@ from headrace.client.result import JobView, read_view
 from headrace.client.retry import Failure, Patience
 from headrace.client.sse import Message, Parser
 from headrace.client.stream_state import StreamState, Verdict
+from headrace.contract.errors import HeadraceError
 from headrace.contract.events import Event
 from headrace.contract.job import JobClass
 
@@ -138,7 +139,7 @@ class Client:
         """
         state = StreamState(time.monotonic(), cursor)
         while True:
-            failure: Failure = Failure(0)
+            failure = Failure(0)
             error: HeadraceError | None = None
             try:
                 yield from self._follow(job_id, state)

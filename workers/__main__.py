@@ -2,8 +2,11 @@
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
+
+from celery.platforms import SecurityWarning
 
 from headrace.contract.errors import SetupError, StoreUnavailable
 from headrace.settings import Settings, load
@@ -27,11 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     inference.join()
     if inference.failure:
         return _refuse(inference.failure)
-    return exit_code
+    return inference.exit_code or exit_code
 
 
 def _run_shell(settings: Settings, inference: InferenceWorker) -> int:
     leave_logging_alone()
+    # Celery warns root of pickled messages; this worker takes no messages at all.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     forget_unused_commands()
     app = make_app(settings.redis)
     app.steps["worker"].add(step_for(inference, Watchdog(settings.worker.drain_s)))

@@ -4,7 +4,7 @@
 """
 
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 from celery.signals import setup_logging
@@ -17,11 +17,12 @@ KEPT_COMMANDS = frozenset({"ping", "stats", "report", "hello", "clock"})
 
 
 def broker_url(redis_url: str) -> str:
-    """kombu's spelling of a Redis URL: it wants another scheme for a unix socket."""
+    """kombu's spelling of a Redis URL: for a unix socket it wants another scheme and another name for the database."""
     parts = urlsplit(redis_url)
     if parts.scheme != "unix":
         return redis_url
-    return f"redis+socket://{quote(parts.path)}"
+    database = parse_qs(parts.query).get("db")
+    return f"redis+socket://{parts.netloc}{parts.path}" + (f"?virtual_host={database[0]}" if database else "")
 
 
 def make_app(redis: RedisSettings) -> Celery:

@@ -8,6 +8,7 @@ import structlog
 
 from headrace.contract.errors import StoreUnavailable
 from headrace.store.connection import store_errors
+from workers.inference.ticker import OnCrash, worker_thread
 
 POLL_S = 0.2
 PAUSE_S = 1.0
@@ -18,11 +19,11 @@ log = structlog.get_logger(__name__)
 class Doorbell:
     """One subscription for all channels. A ring while it is away is lost: whoever is woken also looks by itself."""
 
-    def __init__(self, client: Any, handlers: Mapping[str, Callable[[bytes], None]]) -> None:
+    def __init__(self, client: Any, handlers: Mapping[str, Callable[[bytes], None]], on_crash: OnCrash) -> None:
         self._client = client
         self._handlers = {channel.encode(): handler for channel, handler in handlers.items()}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+        self._thread = worker_thread("doorbell", self._run, on_crash)
 
     def start(self) -> None:
         self._thread.start()

@@ -97,6 +97,10 @@ class Emitter:
             self.watch()
             self.write()
 
+    def step_age_s(self) -> float | None:
+        """How long the engine has not stepped although it has work; None while it has none. For any thread."""
+        return self._parts.clock() - self._stepped_at if self._requests else None
+
     # -- what comes in
 
     def handle(self, message: Message) -> None:

@@ -18,6 +18,7 @@ from headrace.contract.errors import SetupError
 from headrace.settings import EngineSettings
 from workers.inference.inbox import EngineDown, EngineStepped, EngineUp, Inbox, NewStream
 from workers.inference.messages import AbortAll, Command, Ready, Report, StartFailed, Stepped, Stop
+from workers.inference.ticker import OnCrash, worker_thread
 
 MAX_FAILED_STARTS = 3
 STEADY_S = 30.0
@@ -59,6 +60,7 @@ class EngineProcessParts:
     inbox: Inbox
     on_ready: Callable[[Ready], NewStream]
     on_failure: Callable[[str], None]
+    on_crash: OnCrash
 
 
 class EngineProcess:
@@ -72,7 +74,7 @@ class EngineProcess:
         self._process: SpawnProcess | None = None
         self._generation = 0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="engine-process", daemon=True)
+        self._thread = worker_thread("engine-process", self._run, parts.on_crash)
 
     @property
     def pid(self) -> int | None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import orjson
 import structlog
 
 from headrace.contract.job import Lease
@@ -92,15 +93,20 @@ class Leases:
 
 
 class Control:
-    """What comes over the worker's control channel. Unknown words are another version's and are left alone."""
+    """What comes over the worker's control channel. Anyone may publish there: what is not understood is left alone."""
 
     def __init__(self, holdings: Holdings, inbox: Inbox, drain: Callable[[], None]) -> None:
         self._holdings = holdings
         self._inbox = inbox
         self._drain = drain
 
-    def handle(self, message: dict[str, object]) -> None:
-        kind, job_id = message.get("type"), message.get("job")
+    def handle(self, data: bytes) -> None:
+        try:
+            message = orjson.loads(data)
+            kind, job_id = message.get("type"), message.get("job")
+        except (ValueError, AttributeError):
+            log.warning("control message not understood", data=data[:200])
+            return
         if kind == "cancel" and isinstance(job_id, str):
             lease = self._holdings.find(job_id)
             if lease is not None:

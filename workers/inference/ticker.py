@@ -1,4 +1,4 @@
-"""A thread that does one thing every so often. Knows neither what nor why."""
+"""The worker's threads: each does one thing, and none ends unnoticed. Knows neither what they do nor why."""
 
 import threading
 from collections.abc import Callable
@@ -7,19 +7,38 @@ import structlog
 
 from headrace.contract.errors import StoreUnavailable
 
+OnCrash = Callable[[str], None]
+"""Called with the name of a thread that failed in a way that nobody foresaw."""
+
 log = structlog.get_logger(__name__)
+
+
+def worker_thread(name: str, run: Callable[[], None], on_crash: OnCrash) -> threading.Thread:
+    """A thread whose unforeseen failure ends the worker in order: its jobs go back, and its supervisor starts another.
+
+    A worker with one thread missing would hold leases and do nothing with them.
+    """
+
+    def guarded() -> None:
+        try:
+            run()
+        except Exception:
+            log.exception("thread failed, the worker ends", thread=name)
+            on_crash(name)
+
+    return threading.Thread(target=guarded, name=name, daemon=True)
 
 
 class Ticker:
     """Calls `action` every `interval_s` until stopped. A missing store is logged once; the next tick tries again."""
 
-    def __init__(self, name: str, interval_s: float, action: Callable[[], object]) -> None:
+    def __init__(self, name: str, interval_s: float, action: Callable[[], object], on_crash: OnCrash) -> None:
         self._name = name
         self._interval_s = interval_s
         self._action = action
         self._away = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = worker_thread(name, self._run, on_crash)
 
     def start(self) -> None:
         self._thread.start()

@@ -5,39 +5,38 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import orjson
 import structlog
 
 from headrace import models
 from headrace.contract.errors import SetupError
 from headrace.contract.ids import worker_id
 from headrace.contract.job import lane_of
-from headrace.contract.model_card import ModelCard
 from headrace.queue.base import ReapRequest
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
 from headrace.store import keys
-from headrace.store.cards import write_card
 from headrace.store.connection import check_server, connect
 from headrace.store.journal import Journal
 from headrace.telemetry.metrics import Recorder
 from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
 from workers.inference import fake_engine
-from workers.inference.card import make_card
 from workers.inference.doorbell import Doorbell
 from workers.inference.drain import DrainSteps, drain
 from workers.inference.emitter import Emitter, EmitterParts
 from workers.inference.engine_process import ChildOptions, EngineProcess, EngineProcessParts
+from workers.inference.heartbeat import Heartbeat, HeartbeatParts
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import Drain, Inbox, NewStream
 from workers.inference.intake import Intake, IntakeParts
 from workers.inference.leases import Control, LeaseParts, Leases
 from workers.inference.messages import Ready
-from workers.inference.ticker import Ticker
+from workers.inference.ticker import Ticker, worker_thread
 
 CANNOT_START = 3
 """Exit code for what a restart will not mend."""
+
+CRASHED = 1
 
 log = structlog.get_logger(__name__)
 
@@ -85,8 +84,8 @@ class InferenceWorker:
             socket_timeout_s=settings.redis.socket_timeout_s,
         )
         check_server(self._client)
-        self._card: ModelCard | None = None
         self._ready: Ready | None = None
+        self._crashed = False
         self._stop = threading.Event()
         self._build()
         self._life = threading.Thread(target=self._live, name="inference", daemon=True)
@@ -97,6 +96,15 @@ class InferenceWorker:
     def ready(self) -> Ready | None:
         """What the engine said when it was last ready; None before."""
         return self._ready
+
+    @property
+    def held(self) -> int:
+        """Jobs it holds a lease on."""
+        return self._holdings.load().jobs
+
+    @property
+    def exit_code(self) -> int:
+        return CANNOT_START if self.failure else CRASHED if self._crashed else 0
 
     @property
     def engine_pid(self) -> int | None:
@@ -146,6 +154,7 @@ class InferenceWorker:
                 inbox=self._inbox,
                 on_ready=self._on_ready,
                 on_failure=self._on_failure,
+                on_crash=self._on_crash,
             )
         )
         self._emitter = Emitter(
@@ -173,29 +182,43 @@ class InferenceWorker:
                 clock=time.monotonic,
             )
         )
+        self._heartbeat = Heartbeat(
+            HeartbeatParts(
+                worker=self.id,
+                lane=self.lane,
+                model_id=self._model.id,
+                release=settings.worker.release,
+                client=self._client,
+                holdings=self._holdings,
+                metrics=self.metrics,
+                step_age_s=self._emitter.step_age_s,
+            )
+        )
         control = Control(self._holdings, self._inbox, self.request_stop)
         self._doorbell = Doorbell(
             self._client,
             {
                 keys.wake(self.lane): lambda _: self._intake.wake(),
-                keys.control(self.id): lambda data: control.handle(orjson.loads(data)),
+                keys.control(self.id): lambda data: control.handle(data),
             },
+            self._on_crash,
         )
         self._tickers = [
-            Ticker("beat", timing.beat_ms / 1000, self._beat),
-            Ticker("renew", timing.renew_ms / 1000, leases.renew),
-            Ticker("lease-watch", timing.lease_ms / 20_000, leases.watch),
-            Ticker("reap", timing.reap_ms / 1000, lambda: queue.reap(ReapRequest())),
+            Ticker("beat", timing.beat_ms / 1000, self._heartbeat.beat, self._on_crash),
+            Ticker("renew", timing.renew_ms / 1000, leases.renew, self._on_crash),
+            Ticker("lease-watch", timing.lease_ms / 20_000, leases.watch, self._on_crash),
+            Ticker("reap", timing.reap_ms / 1000, lambda: queue.reap(ReapRequest()), self._on_crash),
         ]
         self._threads = [
-            threading.Thread(target=self._intake.run, name="intake", daemon=True),
-            threading.Thread(target=self._emitter.run, name="emitter", daemon=True),
+            worker_thread("intake", self._intake.run, self._on_crash),
+            worker_thread("emitter", self._emitter.run, self._on_crash),
         ]
 
     def _on_ready(self, ready: Ready) -> NewStream:
         """On the engine-process thread, for each child: the card is written with the next beat."""
         tokenizer = Tokenizer(ready.facts.tokenizer_json)
-        self._ready, self._card = ready, make_card(self._model.id, ready)
+        self._ready = ready
+        self._heartbeat.ready(ready)
         log.info("ready", worker=self.id, lane=self.lane, seconds_since_start=round(time.monotonic() - self._born, 2))
         return lambda stop: TextStream(tokenizer, stop)
 
@@ -204,12 +227,9 @@ class InferenceWorker:
         self.failure = reason
         self.request_stop()
 
-    def _beat(self) -> None:
-        card, ready = self._card, self._ready
-        if card is not None and ready is not None:
-            write_card(self._client, card, ready.facts.tokenizer_json, release=self._settings.worker.release)
-            self._card = None
-        self.metrics.set("headrace_worker_jobs_held", self._holdings.load().jobs)
+    def _on_crash(self, thread: str) -> None:
+        self._crashed = True
+        self.request_stop()
 
     # -- life
 
@@ -223,6 +243,7 @@ class InferenceWorker:
         self._doorbell.start()
         self._stop.wait()
         self._on_stop()
+        self._heartbeat.draining()
         intake, emitter = self._threads
         drain(
             DrainSteps(
@@ -231,10 +252,10 @@ class InferenceWorker:
                 stop_engine=self._engine.stop,
                 await_emitter=emitter.join,
                 stop_threads=self._stop_tickers,
-                say_goodbye=self._client.close,
+                say_goodbye=self._say_goodbye,
             )
         )
-        self._on_end(CANNOT_START if self.failure else 0)
+        self._on_end(self.exit_code)
 
     def _stop_claiming(self, intake: threading.Thread) -> None:
         self._intake.stop()
@@ -244,3 +265,7 @@ class InferenceWorker:
         self._doorbell.stop(timeout_s)
         for ticker in self._tickers:
             ticker.stop(timeout_s)
+
+    def _say_goodbye(self) -> None:
+        self._heartbeat.goodbye()
+        self._client.close()

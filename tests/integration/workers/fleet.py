@@ -3,17 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from headrace.contract.events import Delta, Event
 from headrace.contract.generation import FrozenRequest, Sampling
 from headrace.contract.ids import new_job_id
-from headrace.contract.job import Job, JobClass, Kind, State, lane_of
+from headrace.contract.job import Job, JobClass, Kind, State
+from headrace.contract.model_card import ModelCard
 from headrace.queue.base import Outcome
 from headrace.queue.redis import RedisQueue
 from headrace.settings import EngineSettings, QueueSettings, RedisSettings, Settings, WorkerSettings
+from headrace.store.cards import read_releases
 from headrace.store.connection import connect
 from headrace.store.journal import Journal
 from tests.redis_server import RedisServer
@@ -64,30 +65,40 @@ class Fleet:
             worker.request_stop()
             assert worker.join(20.0), "the worker did not end"
 
-    def submit(
+    def submit(self, worker: InferenceWorker, prompt: str = "hello", max_tokens: int = 32, **request: Any) -> str:
+        """Put a job into the lane of a worker, once its engine is ready."""
+        ready = eventually(lambda: worker.ready, "engine ready")
+        return self.submit_to(worker.lane, ready.facts.revision, prompt, max_tokens, **request)
+
+    def submit_to(
         self,
-        worker: InferenceWorker,
+        lane: str,
+        revision: str,
         prompt: str = "hello",
         max_tokens: int = 32,
+        *,
         stop: tuple[str, ...] = (),
         seed: int = 7,
         temperature: float = 1.0,
     ) -> str:
-        """Put a job into the worker's lane, as submit would; its prompt is bytes."""
-        ready = eventually(lambda: worker.ready, "engine ready")
+        """Put a job into a lane, as submit would; its prompt is bytes."""
+        sampling = Sampling(seed=seed, temperature=temperature)
         job = Job(
             id=new_job_id(),
-            model=worker.lane.rpartition("@")[0],
-            lane=worker.lane,
-            revision=ready.facts.revision,
+            model=lane.rpartition("@")[0],
+            lane=lane,
+            revision=revision,
             job_class=JobClass.STANDARD,
             kind=Kind.COMPLETION,
-            request=FrozenRequest(
-                tuple(prompt.encode()), Sampling(seed=seed, temperature=temperature), max_tokens, stop
-            ),
+            request=FrozenRequest(tuple(prompt.encode()), sampling, max_tokens, stop),
         )
         assert self.queue.accept(job).outcome is Outcome.OK
         return job.id
+
+    def card(self, lane: str) -> ModelCard:
+        """The card of a lane, once a worker has written it."""
+        found = eventually(lambda: [r.card for r in read_releases(self.client) if r.lane == lane], "card")
+        return found[0]
 
     def get(self, job_id: str) -> Job:
         job = self.queue.get(job_id)
@@ -129,10 +140,3 @@ class Fleet:
     def running(self, job_id: str, tokens: int = 1) -> bool:
         job = self.get(job_id)
         return job.state is State.RUNNING and sum(job.next_offset) >= tokens
-
-
-def lane_for(path: Path) -> str:
-    return lane_of(path.stem)
-
-
-__all__ = ["Fleet", "eventually", "lane_for", "replace"]

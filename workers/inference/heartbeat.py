@@ -1,0 +1,93 @@
+"""What a worker says of itself: its model's card when the engine is ready, and a beat every second. Knows no jobs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.contract.errors import StoreUnavailable
+from headrace.store.beats import Beat, drop_beat, write_beat
+from headrace.store.cards import write_card
+from headrace.telemetry.metrics import Recorder
+from workers.inference.card import make_card
+from workers.inference.holdings import Holdings
+from workers.inference.messages import Ready
+
+ANNOUNCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatParts:
+    """`client` is the store's; `step_age_s` answers how long the engine has not stepped, None while it is idle."""
+
+    worker: str
+    lane: str
+    model_id: str
+    release: str
+    client: Any
+    holdings: Holdings
+    metrics: Recorder
+    step_age_s: Callable[[], float | None]
+
+
+class Heartbeat:
+    """`beat` belongs to one ticker; the others only set what it says next."""
+
+    def __init__(self, parts: HeartbeatParts) -> None:
+        self._parts = parts
+        self._ready: Ready | None = None
+        self._announced: Ready | None = None
+        self._announced_at = 0.0
+        self._draining = False
+
+    def ready(self, ready: Ready) -> None:
+        """The engine is ready: the next beat announces the model first."""
+        self._ready = ready
+
+    def draining(self) -> None:
+        self._draining = True
+
+    def beat(self) -> None:
+        """Raises StoreUnavailable. A store that was away may have lost the card, so it is announced again."""
+        ready = self._ready
+        try:
+            if ready is not None and self._must_announce(ready):
+                self._announce(ready)
+            write_beat(self._parts.client, self._current(ready))
+        except StoreUnavailable:
+            self._announced = None
+            raise
+
+    def goodbye(self) -> None:
+        """The last word. If it is lost the beat runs out by itself."""
+        try:
+            drop_beat(self._parts.client, self._parts.worker)
+        except StoreUnavailable:
+            return
+
+    def _current(self, ready: Ready | None) -> Beat:
+        parts, held = self._parts, self._parts.holdings.load().jobs
+        parts.metrics.set("headrace_worker_jobs_held", held)
+        age_s = parts.step_age_s()
+        state = "draining" if self._draining else "starting" if ready is None else "ready"
+        return Beat(
+            worker=parts.worker,
+            lane=parts.lane,
+            state=state,
+            revision=ready.facts.revision if ready else "",
+            digest=ready.digest if ready else "",
+            capacity=ready.kv_tokens if ready else 0,
+            held=held,
+            step_age_ms=None if age_s is None else round(age_s * 1000),
+            metrics=parts.metrics.snapshot(),
+        )
+
+    def _must_announce(self, ready: Ready) -> bool:
+        """Now and then again: the card promises what the largest of the living can hold."""
+        return ready is not self._announced or time.monotonic() - self._announced_at > ANNOUNCE_S
+
+    def _announce(self, ready: Ready) -> None:
+        parts = self._parts
+        card, tokenizer = make_card(parts.model_id, ready), ready.facts.tokenizer_json
+        write_card(parts.client, card, tokenizer, release=parts.release)
+        self._announced, self._announced_at = ready, time.monotonic()

@@ -73,6 +73,11 @@ class MemoryQueue:
             entry = self._entries.get(job_id)
             return entry.job if entry else None
 
+    def job_ids(self) -> tuple[str, ...]:
+        """All that were ever accepted, oldest first."""
+        with self._lock:
+            return tuple(self._entries)
+
     def events(self, job_id: str, after_seq: int = 0) -> list[Event]:
         """The journal of a job after a cursor; deltas carry no text."""
         with self._lock:
@@ -138,7 +143,7 @@ class MemoryQueue:
             self._let_go(entry)
             entry.job = replace(entry.job, state=State.RETRY_WAIT, retries=entry.job.retries + 1, error=error)
             entry.until = self._clock() + in_ms
-            self._write(entry, Retrying(entry.job.seq + 1, in_ms, ErrorInfo(error.code, error.message)))
+            self._write(entry, Retrying(entry.job.seq + 1, in_ms, error))
             return FinishReply(Outcome.OK, State.RETRY_WAIT)
 
     def finish(self, lease: Lease, ending: Ending) -> FinishReply:
@@ -250,8 +255,11 @@ class MemoryQueue:
 
     def _write(self, entry: _Entry, event: Event) -> int:
         entry.job = replace(entry.job, seq=event.seq)
-        entry.journal.append(replace(event, text="") if isinstance(event, Delta) else event)
-        return self._publish(entry.job.id, events.to_json(event))
+        public = events.to_json(event)
+        # Kept as a reader of the journal would see it: no text, and of an error what is public.
+        kept = events.from_json(public)
+        entry.journal.append(replace(kept, text="") if isinstance(kept, Delta) else kept)
+        return self._publish(entry.job.id, public)
 
     # -- into a lane and out of hands
 
@@ -362,7 +370,7 @@ class MemoryQueue:
 
 def _last_event(seq: int, state: State, usage: Usage, error: ErrorInfo | None) -> Event:
     if error is not None:
-        return Failed(seq, ErrorInfo(error.code, error.message))
+        return Failed(seq, error)
     if state is State.SUCCEEDED:
         return Completed(seq, usage)
     return Cancelled(seq) if state is State.CANCELLED else Expired(seq)

@@ -165,7 +165,7 @@ class LiveHub:
         async with self._sending:
             self._awaited.clear()
             if self._channels:
-                self._awaited.update(self._channels)
+                self._awaited.update(self._channels.keys())
                 await connection.send_command("SUBSCRIBE", *self._channels)
             self._connection = connection
 

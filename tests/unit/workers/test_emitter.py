@@ -1,0 +1,291 @@
+"""The only writer of journals, told by hand what happens and when."""
+
+import pytest
+
+from headrace.contract.errors import ErrorInfo
+from headrace.contract.job import State
+from headrace.queue.base import ReapRequest
+from tests.unit.workers.desk import Desk
+from tests.unit.workers.jobs import make_job
+from workers.inference.inbox import Drain, Drop, DropAll, EngineDown, EngineStepped
+from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Output, Stepped, StepStats
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_a_job_begins_at_once_and_goes_to_the_engine(desk: Desk) -> None:
+    job = desk.take()
+    assert desk.state(job) is State.RUNNING
+    assert [event.type for event in desk.events(job)] == ["accepted", "started"]
+    assert desk.commands == [AddRequest("job_1:0:1", tuple(b"hi"), job.request.sampling, 0, 500)]
+
+
+def test_unwatched_tokens_gather_for_a_second_or_to_64(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "a", 0)
+    assert desk.text(job) == "a"
+    desk.step(job, "b" * 63, 1)
+    desk.turn(0.9)
+    assert desk.text(job) == "a"
+    desk.turn(0.2)
+    assert desk.text(job) == "a" + "b" * 63
+    desk.step(job, "c" * 64, 64)
+    assert desk.text(job) == "a" + "b" * 63 + "c" * 64
+
+
+def test_watched_tokens_come_by_eight_or_after_50_ms(desk: Desk) -> None:
+    desk.listeners = 1
+    job = desk.take()
+    desk.step(job, "a", 0)
+    desk.step(job, "b" * 7, 1)
+    assert desk.text(job) == "a"
+    desk.turn(0.06)
+    assert desk.text(job) == "abbbbbbb"
+    desk.step(job, "c" * 8, 8)
+    assert desk.text(job) == "abbbbbbbcccccccc"
+    assert "".join(desk.texts) == desk.text(job)
+
+
+def test_the_due_appends_of_a_step_share_one_round_trip(desk: Desk) -> None:
+    jobs = [desk.take(f"job_{index}") for index in range(5)]
+    before = desk.queue.round_trips
+    outputs = tuple(Output(f"{job.id}:0:1", 0, tuple(b"x")) for job in jobs)
+    desk.emitter.handle(EngineStepped(1, Stepped(outputs, StepStats())))
+    desk.turn()
+    assert desk.queue.round_trips == before + 1
+    assert all(desk.text(job) == "x" for job in jobs)
+
+
+def test_the_last_token_ends_the_job(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "abc", 0, "length")
+    record = desk.record(job)
+    assert record.state is State.SUCCEEDED
+    assert record.usage is not None
+    assert (record.usage.prompt_tokens, record.usage.completion_tokens) == (2, 3)
+    assert desk.holdings.load().jobs == 0
+    result = desk.queue.result(job.id)
+    assert result is not None
+    assert (result[0].token_ids, result[0].finish_reason) == (tuple(b"abc"), "length")
+
+
+def test_a_stop_string_ends_the_job_and_the_request(desk: Desk) -> None:
+    job = desk.take(stop=("END",))
+    desk.step(job, "some ENDless", 0)
+    assert desk.text(job) == "some END"
+    assert desk.state(job) is State.SUCCEEDED
+    assert AbortRequests(("job_1:0:1",)) in desk.commands
+    assert "".join(desk.texts) == "some "
+
+
+def test_a_job_whose_choices_are_all_journaled_goes_straight_to_its_end(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "a", 0)
+    # The journal takes the last delta, and the worker is gone before it can finish.
+    taken = desk.emitter._jobs[job.id]
+    taken.choices[0].push(1, tuple(b"b"), "length", desk.now)
+    desk.queue.append([taken.append()])
+    desk.queue.release(job.lease)
+    desk.emitter.handle(Drop(job.lease, "gone"))
+    desk.commands.clear()
+    again = desk.take_again()
+    assert desk.commands == []
+    assert desk.state(again) is State.SUCCEEDED
+    assert desk.text(again) == "ab"
+
+
+def test_a_resumed_job_goes_on_behind_its_journal(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "abc", 0)
+    desk.emitter.handle(EngineDown(1, died=True))
+    desk.engine_up(2)
+    desk.turn()
+    again = desk.take_again()
+    assert desk.commands[-1] == AddRequest("job_1:0:3", tuple(b"hi"), job.request.sampling, 0, 500, tuple(b"abc"))
+    assert desk.events(again)[-1].type == "resumed"
+
+
+def test_a_dead_engine_s_jobs_go_back_at_once_and_what_it_made_is_kept(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "a", 0)
+    desk.step(job, "bcd", 1)
+    assert desk.text(job) == "a"
+    desk.emitter.handle(EngineDown(1, died=True))
+    desk.turn()
+    assert desk.text(job) == "abcd"
+    record = desk.record(job)
+    assert (record.state, record.deaths, record.death_offset) == (State.QUEUED, 1, 4)
+    assert desk.holdings.load().jobs == 0
+    assert not desk.claims()
+
+
+def test_nothing_is_claimed_until_the_dead_engine_s_jobs_are_back(desk: Desk) -> None:
+    job = desk.take()
+    desk.queue.away = True
+    desk.emitter.handle(EngineDown(1, died=True))
+    desk.engine_up(2)
+    desk.turn(1.0)
+    assert not desk.claims()
+    desk.queue.away = False
+    desk.turn(1.0)
+    assert desk.claims()
+    assert desk.record(job).deaths == 1
+
+
+def test_tokens_wait_in_memory_while_the_store_is_away(desk: Desk) -> None:
+    job = desk.take()
+    desk.queue.away = True
+    desk.step(job, "abc", 0)
+    desk.step(job, "def", 3, "length")
+    assert desk.text(job) == ""
+    desk.queue.away = False
+    desk.turn(1.0)
+    assert desk.text(job) == "abcdef"
+    assert desk.state(job) is State.SUCCEEDED
+
+
+def test_a_claim_that_comes_when_there_is_no_engine_goes_back(desk: Desk) -> None:
+    desk.emitter.handle(EngineDown(1, died=True))
+    desk.turn()
+    job = desk.take()
+    assert desk.state(job) is State.QUEUED
+    assert desk.holdings.load().jobs == 0
+
+
+def test_a_retryable_error_waits_and_the_tokens_before_it_are_kept(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "a", 0)
+    desk.step(job, "b", 1)
+    desk.step(job, "", 2, error=ErrorInfo("engine_error", "boom", retryable=True))
+    assert desk.state(job) is State.RETRY_WAIT
+    assert desk.text(job) == "ab"
+    desk.turn(1.1)
+    desk.queue.reap(ReapRequest())
+    assert desk.state(job) is State.QUEUED
+
+
+def test_an_error_that_would_come_again_fails_the_job_and_no_other(desk: Desk) -> None:
+    job, other = desk.take("job_1"), desk.take("job_2")
+    desk.step(job, "", 0, error=ErrorInfo("grammar_error", "no such rule"))
+    desk.step(other, "fine", 0, "stop")
+    record = desk.record(job)
+    assert record.state is State.FAILED
+    assert record.error is not None
+    assert record.error.code == "grammar_error"
+    assert desk.state(other) is State.SUCCEEDED
+
+
+def test_an_engine_that_lost_count_fails_that_request(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "far", 7)
+    record = desk.record(job)
+    assert record.state is State.RETRY_WAIT
+    assert AbortRequests(("job_1:0:1",)) in desk.commands
+
+
+def test_an_engine_that_does_not_step_is_killed(desk: Desk) -> None:
+    desk.take()
+    desk.turn(29.0)
+    assert desk.killed == []
+    desk.turn(2.0)
+    assert desk.killed == [1]
+    desk.turn(1.0)
+    assert desk.killed == [1]
+
+
+def test_an_idle_engine_is_left_in_peace(desk: Desk) -> None:
+    desk.turn(1000.0)
+    assert desk.killed == []
+    desk.take()
+    desk.turn(1.0)
+    assert desk.killed == []
+
+
+def test_a_request_without_progress_is_taken_back_and_one_that_waits_its_turn_is_not(desk: Desk) -> None:
+    stuck, waiting, busy = desk.take("job_1"), desk.take("job_2"), desk.take("job_3")
+    desk.emitter.handle(EngineStepped(1, Stepped((), StepStats(scheduled=("job_1:0:1",)))))
+    for offset in range(31):
+        desk.now += 1.0
+        desk.step(busy, "x", offset)
+    assert desk.state(stuck) is State.RETRY_WAIT
+    error = desk.record(stuck).error
+    assert error is not None
+    assert error.code == "no_progress"
+    assert desk.state(waiting) is State.RUNNING
+    assert desk.state(busy) is State.RUNNING
+
+
+def test_what_is_lost_or_cancelled_leaves_the_engine(desk: Desk) -> None:
+    job, cancelled = desk.take("job_1"), desk.take("job_2")
+    desk.queue.release(job.lease)
+    desk.step(job, "abc", 0)
+    assert desk.count("headrace_worker_leases_lost_total") == 1
+    desk.queue.cancel(cancelled.id)
+    desk.emitter.handle(Drop(cancelled.lease, "cancelled"))
+    assert AbortRequests(("job_1:0:1",)) in desk.commands
+    assert AbortRequests(("job_2:0:1",)) in desk.commands
+    assert desk.holdings.load().jobs == 0
+    # What the engine still says of them is not heard.
+    desk.step(job, "def", 3)
+    assert desk.text(job) == ""
+
+
+def test_a_drop_for_an_earlier_lease_is_void(desk: Desk) -> None:
+    job = desk.take()
+    desk.emitter.handle(Drop(make_job(job.id, lease_id="other").lease, "lease lost"))
+    desk.step(job, "a", 0)
+    assert desk.text(job) == "a"
+
+
+def test_leases_that_cannot_be_trusted_stop_everything_without_a_word(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "a", 0)
+    desk.step(job, "b", 1)
+    desk.emitter.handle(DropAll("no renewal"))
+    desk.turn(5.0)
+    assert desk.text(job) == "a"
+    assert desk.state(job) is State.RUNNING
+    assert desk.commands[-1] == AbortAll()
+    assert desk.holdings.load().jobs == 0
+
+
+def test_a_drain_journals_everything_and_gives_everything_back(desk: Desk) -> None:
+    job, ended = desk.take("job_1"), desk.take("job_2")
+    desk.step(job, "a", 0)
+    desk.emitter.handle(Drain())
+    late = desk.take("job_3")
+    assert desk.state(late) is State.QUEUED
+    outputs = (Output("job_1:0:1", 1, tuple(b"bc")), Output("job_2:0:1", 0, tuple(b"end"), "stop"))
+    desk.emitter.handle(EngineStepped(1, Stepped(outputs, StepStats())))
+    assert not desk.ended()
+    desk.emitter.handle(EngineDown(1, died=False))
+    desk.turn()
+    assert desk.ended()
+    assert desk.text(job) == "abc"
+    record = desk.record(job)
+    assert (record.state, record.deaths_total, record.retries) == (State.QUEUED, 0, 0)
+    assert desk.state(ended) is State.SUCCEEDED
+
+
+def test_a_drain_without_a_store_ends_all_the_same(desk: Desk) -> None:
+    desk.take()
+    desk.queue.away = True
+    desk.emitter.handle(Drain())
+    desk.emitter.handle(EngineDown(1, died=False))
+    desk.turn()
+    assert desk.ended()
+
+
+def test_a_take_that_is_full_length_already_ends_by_length(desk: Desk) -> None:
+    job = desk.take(max_tokens=3)
+    desk.step(job, "abc", 0)
+    desk.queue.release(job.lease)
+    desk.emitter.handle(Drop(job.lease, "gone"))
+    again = desk.take_again()
+    desk.turn()
+    assert desk.state(again) is State.SUCCEEDED
+    assert desk.text(again) == "abc"
+    assert not isinstance(desk.commands[-1], AddRequest)

@@ -79,3 +79,7 @@ def _fail(arguments: list[str], message: str) -> int:
         traceback.print_exc()
     print(f"headrace: {' '.join(message.split())}", file=sys.stderr)
     return 1
+
+
+if __name__ == "__main__":
+    main()

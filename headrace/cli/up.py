@@ -21,6 +21,7 @@ from headrace.supervisor.redis_server import free_port
 _LOOK_S = 0.05
 _COMMAND_GRACE_S = 5.0
 _INTERRUPTED = 130
+_FAKE = "fake:"  # the workers' engine without a model, for trying out a fleet
 
 
 def up(
@@ -50,13 +51,9 @@ def up(
         "worker": {"model": model},
     }
     loaded = _with_port(settings.load(flags, config))
-    with output.pull_progress(loaded.worker.model) as progress:
-        found = pull.pull(loaded.worker.model, loaded.paths.models_dir, progress=progress)
-    if models.is_file(loaded.worker.model):
-        # A relative path would mean another file to a process in another folder.
-        loaded = _changed(loaded, "worker", model=f"{found.id}=file:{found.path}")
+    loaded, model_id = _with_model(loaded)
     with _Stop() as stop:
-        fleet = Fleet(Plan(loaded, found.id, workers, verbose), output.say)
+        fleet = Fleet(Plan(loaded, model_id, workers, verbose), output.say)
         try:
             fleet.start()
             if not fleet.wait_ready(lambda: stop.asked):
@@ -155,6 +152,19 @@ def _with_port(loaded: settings.Settings) -> settings.Settings:
                 next_step="Stop what listens there, or give --port auto.",
             ) from error
     return loaded
+
+
+def _with_model(loaded: settings.Settings) -> tuple[settings.Settings, str]:
+    """The settings with a model that is on this machine, and what clients call it."""
+    name = loaded.worker.model
+    if name.startswith(_FAKE):
+        return loaded, "fake"
+    with output.pull_progress(name) as progress:
+        found = pull.pull(name, loaded.paths.models_dir, progress=progress)
+    if models.is_file(name):
+        # A relative path would mean another file to a process in another folder.
+        loaded = _changed(loaded, "worker", model=f"{found.id}=file:{found.path}")
+    return loaded, found.id
 
 
 def _changed(loaded: settings.Settings, section: str, **fields: Any) -> settings.Settings:

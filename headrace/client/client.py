@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -137,12 +137,16 @@ class Client:
         A lost connection or a 5xx is followed by a new one at the cursor. Raises JobNotFound, JournalExpired, and
         NoProgress when nothing at all was heard for the time of `patience`; pings of a waiting job count as heard.
         """
-        state = StreamState(time.monotonic(), cursor)
+        state, empty = StreamState(time.monotonic(), cursor), 0
         while True:
             failure = Failure(0)
             error: HeadraceError | None = None
             try:
-                yield from self._follow(job_id, state)
+                heard = yield from self._follow(job_id, state)
+                empty = 0 if heard else empty + 1
+                # Once may be a gateway that stops; twice, and an ended job, is a cursor behind the last event.
+                if empty > 1 and self.fetch(job_id).ended:
+                    return
             except httpx2.TransportError:
                 pass  # the same as a connection that ended too early: go on at the cursor
             except _Refused as refusal:
@@ -155,19 +159,22 @@ class Client:
                 raise error or core.silent(job_id, state.silent_s(now))
             time.sleep(delay)
 
-    def _follow(self, job_id: str, state: StreamState) -> Iterator[tuple[Event, str]]:
-        """One connection's worth of events, until it ends or leaves a gap."""
+    def _follow(self, job_id: str, state: StreamState) -> Generator[tuple[Event, str], None, int]:
+        """One connection's worth of events, until it ends or leaves a gap; how many messages there were."""
+        count = 0
         for message in self._messages(job_id, state.cursor):
             state.heard(time.monotonic())
             event = core.read_event(message.data) if message else None
             if message is None or event is None:
                 continue
+            count += 1
             match state.take(event, message.id):
                 case Verdict.SHOW:
                     yield event, message.id
                     state.heard(time.monotonic())  # the reader's own time is not the server's silence
                 case Verdict.GAP:
-                    return
+                    break
+        return count
 
     def _messages(self, job_id: str, cursor: str) -> Iterator[Message | None]:
         """One connection's messages; None for bytes that complete none, such as a ping."""

@@ -21,7 +21,7 @@ from headrace.supervisor.redis_server import EmbeddedRedis
 from headrace.supervisor.supervisor import Death, Supervisor
 
 _DEATHS_BEFORE_READY = 3
-_LOOK_S = 0.05
+_LOOK_S = 0.1
 _REAP_AGAIN_S = 0.5
 _SPARE_S = 5.0
 

@@ -27,8 +27,9 @@ class Death:
     log: Path
 
     def explain(self) -> str:
-        how = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
-        return f"{self.spec.name} ended ({how}): {self.last_words}"
+        if self.exit_code < 0:
+            return f"{self.spec.name} was ended by signal {-self.exit_code}"
+        return f"{self.spec.name} ended with exit code {self.exit_code}: {self.last_words}"
 
 
 @dataclass(slots=True)

@@ -19,6 +19,8 @@ from headrace.text.tokenizer import Tokenizer
 
 INLINE_CHARACTERS = 2_000
 """Shorter prompts are encoded on the event loop: about two milliseconds, less than it costs to go elsewhere."""
+MESSAGE_CHARACTERS = 32
+"""What a message costs beside its text: rendering it, and the template's own words."""
 MAX_CHATS = 8
 
 
@@ -37,7 +39,7 @@ class Prompting:
         if intent.kind is Kind.CHAT:
             chat = self._chat(card, tokenizer)
             now = self._now()
-            size = sum(len(turn.content) for turn in intent.messages)
+            size = sum(len(turn.content) + MESSAGE_CHARACTERS for turn in intent.messages)
 
             def work() -> tuple[int, ...]:
                 return _chat_ids(intent, card, tokenizer, chat, now)

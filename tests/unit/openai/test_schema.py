@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from headrace.contract.errors import HeadraceError, InvalidRequest, UnknownParameter
@@ -171,6 +173,25 @@ def test_many_bad_messages_cost_one_error() -> None:
     with pytest.raises(ValidationError) as caught:
         ChatBody.model_validate(CHAT | {"messages": [0] * 4_000})
     assert caught.value.error_count() == 1
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from([*JobBody.model_fields, "class", "role", "content", "type", "text", "logprobs"]) | st.text()
+
+
+@given(st.dictionaries(NAMES, ANYTHING | st.lists(st.dictionaries(NAMES, ANYTHING), max_size=2), max_size=6))
+def test_no_body_raises_anything_but_a_refusal(body: dict[str, Any]) -> None:
+    for model in (ChatBody, CompletionBody, JobBody):
+        refusal: HeadraceError | None = None
+        try:
+            parse(model, CHAT | body)
+        except HeadraceError as error:
+            refusal = error
+        assert refusal is None or (refusal.status == 400 and refusal.param is not None)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,6 @@ for i = 8, #ARGV, 3 do
 end
 for _, id in ipairs(redis.call('SMEMBERS', 'hr:held:' .. worker)) do
   local lease = redis.call('HMGET', 'hr:job:' .. id, 'lease_id', 'epoch')
-  held[#held + 1] = { id, lease[1], lease[2] }
+  if lease[1] then held[#held + 1] = { id, lease[1], lease[2] } else redis.call('SREM', 'hr:held:' .. worker, id) end
 end
 return { 'OK', held, gone }

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import structlog
 from celery.platforms import SecurityWarning
 
 from headrace.contract.errors import SetupError, StoreUnavailable
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = _settings(arguments)
         logs.configure(settings.log, role="worker")
         inference = InferenceWorker(settings)
+        structlog.contextvars.bind_contextvars(worker=inference.id)
     except (SetupError, StoreUnavailable) as error:
         return _refuse(error.explain())
     exit_code = _run_shell(settings, inference)

@@ -8,7 +8,7 @@ import structlog
 
 from headrace.contract.errors import StoreUnavailable
 from headrace.store.connection import store_errors
-from workers.inference.ticker import OnCrash, worker_thread
+from workers.inference.ticker import OnCrash, WorkerThread
 
 POLL_S = 0.2
 PAUSE_S = 1.0
@@ -23,7 +23,7 @@ class Doorbell:
         self._client = client
         self._handlers = {channel.encode(): handler for channel, handler in handlers.items()}
         self._stop = threading.Event()
-        self._thread = worker_thread("doorbell", self._run, on_crash)
+        self._thread = WorkerThread("doorbell", self._run, on_crash)
 
     def start(self) -> None:
         self._thread.start()

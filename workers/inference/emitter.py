@@ -82,6 +82,7 @@ class Emitter:
         self._requests: dict[str, tuple[RunningJob, Transcript]] = {}
         self._engine: EngineUp | None = None
         self._stepped_at = 0.0
+        self._killed = 0
         self._reap_owed = False
         self._draining = False
         self._store_at = -math.inf
@@ -191,12 +192,14 @@ class Emitter:
 
     def watch(self) -> None:
         """Kill an engine that does not step; take back a request that does not get on."""
-        now, timeout = self._parts.clock(), self._parts.progress_timeout_s
-        if self._engine is not None and self._requests and now - self._stepped_at > timeout:
-            self._parts.engine.kill(self._engine.generation, f"no step for {timeout:g} s")
-            self._stepped_at = now
+        engine, timeout = self._engine, self._parts.progress_timeout_s
+        if engine is None or engine.generation == self._killed:
+            return
+        if self._requests and self._parts.clock() - self._stepped_at > timeout:
+            self._killed = engine.generation
+            self._parts.engine.kill(engine.generation, f"no step for {timeout:g} s")
         for job in list(self._jobs.values()):
-            if job.stalled(now, timeout):
+            if job.stalled(self._stepped_at, timeout):
                 self._fail(job, NoProgress(f"The request made no progress for {timeout:g} s.").info())
 
     def write(self, everything: bool = False) -> None:

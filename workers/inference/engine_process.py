@@ -18,7 +18,7 @@ from headrace.contract.errors import SetupError
 from headrace.settings import EngineSettings
 from workers.inference.inbox import EngineDown, EngineStepped, EngineUp, Inbox, NewStream
 from workers.inference.messages import AbortAll, Command, Ready, Report, StartFailed, Stepped, Stop
-from workers.inference.ticker import OnCrash, worker_thread
+from workers.inference.ticker import OnCrash, WorkerThread
 
 MAX_FAILED_STARTS = 3
 STEADY_S = 30.0
@@ -40,8 +40,11 @@ class ChildOptions:
 
 
 def restart_pause(quick_deaths: int) -> float:
-    """Seconds before the next start: none after a first death, then 1, 2, 4 ... while they follow each other fast."""
-    return 0.0 if quick_deaths <= 1 else min(MAX_PAUSE_S, 2.0 ** (quick_deaths - 2))
+    """Seconds before the next start: none after a first death, then 1/4, 1/2, 1 ... while they follow each other fast.
+
+    Short at first, since three deaths end a poisonous job, and everybody else's jobs wait for that.
+    """
+    return 0.0 if quick_deaths <= 1 else min(MAX_PAUSE_S, 2.0 ** (quick_deaths - 4))
 
 
 def run_child(pipe: Connection, options: ChildOptions) -> None:
@@ -74,7 +77,7 @@ class EngineProcess:
         self._process: SpawnProcess | None = None
         self._generation = 0
         self._stopping = threading.Event()
-        self._thread = worker_thread("engine-process", self._run, parts.on_crash)
+        self._thread = WorkerThread("engine-process", self._run, parts.on_crash)
 
     @property
     def pid(self) -> int | None:

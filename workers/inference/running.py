@@ -98,9 +98,10 @@ class RunningJob:
         self.choices[choice].rewind(have)
         self.urgent = True
 
-    def stalled(self, now: float, timeout_s: float) -> bool:
-        """No progress since the first scheduled chunk. Waiting for a first turn is not a fault."""
-        return self.scheduled and self.fate is None and not self.all_said and now - self.progress_at > timeout_s
+    def stalled(self, stepped_at: float, timeout_s: float) -> bool:
+        """The engine stepped on without it, after its first scheduled chunk. Waiting for a first turn is no fault, and
+        an engine that does not step at all is the engine's."""
+        return self.scheduled and self.fate is None and not self.all_said and stepped_at - self.progress_at > timeout_s
 
     @property
     def all_said(self) -> bool:

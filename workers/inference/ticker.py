@@ -1,5 +1,6 @@
 """The worker's threads: each does one thing, and none ends unnoticed. Knows neither what they do nor why."""
 
+import contextvars
 import threading
 from collections.abc import Callable
 
@@ -13,20 +14,32 @@ OnCrash = Callable[[str], None]
 log = structlog.get_logger(__name__)
 
 
-def worker_thread(name: str, run: Callable[[], None], on_crash: OnCrash) -> threading.Thread:
+class WorkerThread(threading.Thread):
     """A thread whose unforeseen failure ends the worker in order: its jobs go back, and its supervisor starts another.
 
-    A worker with one thread missing would hold leases and do nothing with them.
+    A worker with one thread missing would hold leases and do nothing with them. What its starter has bound to the log
+    is bound here too.
     """
 
-    def guarded() -> None:
-        try:
-            run()
-        except Exception:
-            log.exception("thread failed, the worker ends", thread=name)
-            on_crash(name)
+    def __init__(self, name: str, action: Callable[[], None], on_crash: OnCrash) -> None:
+        super().__init__(name=name, daemon=True)
+        self._action = action
+        self._on_crash = on_crash
+        self._context = contextvars.Context()
 
-    return threading.Thread(target=guarded, name=name, daemon=True)
+    def start(self) -> None:
+        self._context = contextvars.copy_context()
+        super().start()
+
+    def run(self) -> None:
+        self._context.run(self._guarded)
+
+    def _guarded(self) -> None:
+        try:
+            self._action()
+        except Exception:
+            log.exception("thread failed, the worker ends", thread=self.name)
+            self._on_crash(self.name)
 
 
 class Ticker:
@@ -38,7 +51,7 @@ class Ticker:
         self._action = action
         self._away = False
         self._stop = threading.Event()
-        self._thread = worker_thread(name, self._run, on_crash)
+        self._thread = WorkerThread(name, self._run, on_crash)
 
     def start(self) -> None:
         self._thread.start()

@@ -5,18 +5,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
 import structlog
 
 from headrace import models
 from headrace.contract.errors import SetupError
 from headrace.contract.ids import worker_id
-from headrace.contract.job import lane_of
+from headrace.contract.job import Job, lane_of
 from headrace.queue.base import ReapRequest
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
 from headrace.store import keys
 from headrace.store.connection import check_server, connect
-from headrace.store.journal import Journal
+from headrace.store.journal import Journal, Journaled
 from headrace.telemetry.metrics import Recorder
 from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ from workers.inference.inbox import Drain, Inbox, NewStream
 from workers.inference.intake import Intake, IntakeParts
 from workers.inference.leases import Control, LeaseParts, Leases
 from workers.inference.messages import Ready
-from workers.inference.ticker import Ticker, worker_thread
+from workers.inference.ticker import Ticker, WorkerThread
 
 CANNOT_START = 3
 """Exit code for what a restart will not mend."""
@@ -62,6 +63,16 @@ def find_model(settings: Settings) -> ServedModel:
     return ServedModel("fake", name)
 
 
+def process_age_s() -> float:
+    """Seconds since this process was started, interpreter and imports included."""
+    return time.time() - float(psutil.Process().create_time())
+
+
+def earlier_attempts(journal: Journal, job: Job) -> tuple[Journaled, ...]:
+    """What was journaled of each choice of a claimed job; a first attempt has nothing to read."""
+    return journal.ids(job.id, job.request.n) if job.attempt > 1 else (Journaled(),) * job.request.n
+
+
 class InferenceWorker:
     """`start` returns at once; `request_stop` may be called from a signal handler; `join` waits for the end.
 
@@ -71,7 +82,6 @@ class InferenceWorker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._born = time.monotonic()
         self._model = find_model(settings)
         if not settings.redis.url:
             raise SetupError("No Redis is given.", next_step="Give --redis-url, or start everything with: headrace up")
@@ -88,7 +98,7 @@ class InferenceWorker:
         self._crashed = False
         self._stop = threading.Event()
         self._build()
-        self._life = threading.Thread(target=self._live, name="inference", daemon=True)
+        self._life = WorkerThread("inference", self._live, self._on_crash)
         self._on_stop: Callable[[], None] = lambda: None
         self._on_end: Callable[[int], None] = lambda _: None
 
@@ -141,7 +151,7 @@ class InferenceWorker:
                 lane=self.lane,
                 max_jobs=settings.worker.max_jobs,
                 queue=queue,
-                read_journal=lambda job: journal.ids(job.id, job.request.n),
+                read_journal=lambda job: earlier_attempts(journal, job),
                 holdings=self._holdings,
                 metrics=self.metrics,
                 inbox=self._inbox,
@@ -210,8 +220,8 @@ class InferenceWorker:
             Ticker("reap", timing.reap_ms / 1000, lambda: queue.reap(ReapRequest()), self._on_crash),
         ]
         self._threads = [
-            worker_thread("intake", self._intake.run, self._on_crash),
-            worker_thread("emitter", self._emitter.run, self._on_crash),
+            WorkerThread("intake", self._intake.run, self._on_crash),
+            WorkerThread("emitter", self._emitter.run, self._on_crash),
         ]
 
     def _on_ready(self, ready: Ready) -> NewStream:
@@ -219,7 +229,7 @@ class InferenceWorker:
         tokenizer = Tokenizer(ready.facts.tokenizer_json)
         self._ready = ready
         self._heartbeat.ready(ready)
-        log.info("ready", worker=self.id, lane=self.lane, seconds_since_start=round(time.monotonic() - self._born, 2))
+        log.info("ready", lane=self.lane, seconds_since_process_start=round(process_age_s(), 2))
         return lambda stop: TextStream(tokenizer, stop)
 
     def _on_failure(self, reason: str) -> None:
@@ -234,7 +244,7 @@ class InferenceWorker:
     # -- life
 
     def _live(self) -> None:
-        log.info("worker starts", worker=self.id, lane=self.lane, model=self._model.source)
+        log.info("worker starts", lane=self.lane, model=self._model.source)
         self._engine.start()
         for thread in self._threads:
             thread.start()

@@ -186,14 +186,16 @@ def test_an_engine_that_lost_count_fails_that_request(desk: Desk) -> None:
     assert AbortRequests(("job_1:0:1",)) in desk.commands
 
 
-def test_an_engine_that_does_not_step_is_killed(desk: Desk) -> None:
-    desk.take()
+def test_an_engine_that_does_not_step_is_killed_and_its_jobs_are_not_blamed(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "a", 0)
     desk.turn(29.0)
     assert desk.killed == []
     desk.turn(2.0)
     assert desk.killed == [1]
     desk.turn(1.0)
     assert desk.killed == [1]
+    assert desk.state(job) is State.RUNNING
 
 
 def test_an_idle_engine_is_left_in_peace(desk: Desk) -> None:

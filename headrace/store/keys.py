@@ -40,6 +40,11 @@ def lane(lane: str, job_class: str) -> str:
     return f"{PREFIX}lane:{lane}:{job_class}"
 
 
+def due(lane: str, job_class: str) -> str:
+    """Sorted set: those of a lane's ready jobs that have a deadline, by its time."""
+    return f"{PREFIX}lane:{lane}:{job_class}:due"
+
+
 def wake(lane: str) -> str:
     return f"{PREFIX}wake:{lane}"
 

@@ -76,7 +76,7 @@ def error_json(error: ErrorInfo) -> str:
 def to_hash(job: Job) -> dict[str, Value]:
     """All fields that say something. `prompt_tokens`, `max_tokens` and `finished` are there for the scripts alone."""
     fields: dict[str, Value] = {name: getattr(job, name) for name in _TEXTS if getattr(job, name)}
-    fields |= {name: getattr(job, name) for name in _NUMBERS if getattr(job, name) is not None}
+    fields |= {name: getattr(job, name) for name in _NUMBERS if getattr(job, name)}
     fields |= {
         "object": "job",
         "class": job.job_class.value,

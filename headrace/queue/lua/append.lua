@@ -13,7 +13,7 @@ if ENDED[r[1]] then return { 'TERMINAL', r[1] } end
 if r[2] ~= lease_id or r[3] ~= epoch or not HELD[r[1]] then return { 'LOST' } end
 
 local seq, offsets, finished = tonumber(r[4]), cjson.decode(r[5]), cjson.decode(r[6])
-local listeners, diverged, first_token = -1, 0, false
+local listeners, diverged, first_token, ended_here = -1, 0, false, false
 
 local function begin()
   local a = redis.call('HMGET', key, 'attempt', 'owner', 'revision', 'digest', 'started_digest')
@@ -65,7 +65,7 @@ local function add(choice, offset, ids, finish, body)
     redis.call('XADD', stream, seq .. '-0', 'event', event, 'ids', ids)
     listeners = redis.call('PUBLISH', channel, '{"seq":' .. seq .. ',' .. string.sub(body, 2))
     offsets[index] = stop
-    if finish ~= '' then finished[index] = finish end
+    if finish ~= '' then finished[index], ended_here = finish, true end
     first_token = first_token or #ids > 0
   end
 end
@@ -73,8 +73,8 @@ end
 local function save()
   local total = 0
   for _, offset in ipairs(offsets) do total = total + offset end
-  redis.call('HSET', key, 'seq', seq, 'next_offset', '[' .. table.concat(offsets, ',') .. ']',
-    'finished', cjson.encode(finished))
+  redis.call('HSET', key, 'seq', seq, 'next_offset', '[' .. table.concat(offsets, ',') .. ']')
+  if ended_here then redis.call('HSET', key, 'finished', cjson.encode(finished)) end
   if first_token and not r[9] then redis.call('HSET', key, 'first_token_at', now) end
   if tonumber(r[7] or 0) > 0 and total >= r[8] + PROGRESS then redis.call('HSET', key, 'deaths', 0) end
 end

@@ -4,8 +4,9 @@
 local worker = ARGV[7]
 local gone, held = {}, {}
 for i = 8, #ARGV, 3 do
-  local refused = fence(load_job(ARGV[i]), ARGV[i + 1], ARGV[i + 2])
-  if refused then
+  local r = redis.call('HMGET', 'hr:job:' .. ARGV[i], 'state', 'lease_id', 'epoch')
+  local job = r[1] and { state = r[1], lease_id = r[2], epoch = tonumber(r[3]) }
+  if fence(job, ARGV[i + 1], ARGV[i + 2]) then
     gone[#gone + 1] = ARGV[i]
   else
     redis.call('ZADD', 'hr:leases', now + lease_ms, ARGV[i])

@@ -1,0 +1,97 @@
+"""Records and results: what is written is read, and versions may differ."""
+
+from dataclasses import fields, replace
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from headrace.contract.errors import ErrorInfo
+from headrace.contract.generation import Choice, FrozenRequest, Sampling, Usage
+from headrace.contract.job import Job, JobClass, Kind, State
+from headrace.store.records import from_hash, pack_result, to_hash, unpack_result
+
+FULL = Job(
+    id="job_1",
+    model="tiny",
+    lane="tiny@stable",
+    revision="r1",
+    job_class=JobClass.BATCH,
+    kind=Kind.COMPLETION,
+    request=FrozenRequest(
+        (0, 1, 4_294_967_295), Sampling(2**63 - 1, 0.1, 0.95, 40, 0.05, -0.5, 1.5, 1.1), 10, ("\n", "ä"), 2
+    ),
+    tenant="t",
+    state=State.DEAD,
+    epoch=3,
+    lease_id="l",
+    owner="w",
+    digest="d",
+    attempt=4,
+    retries=1,
+    deaths=2,
+    deaths_total=5,
+    death_offset=7,
+    seq=9,
+    next_offset=(3, 0),
+    kv_tokens=99,
+    created_at=1_700_000_000_001,
+    queued_at=1_700_000_000_002,
+    leased_at=1_700_000_000_003,
+    first_token_at=1_700_000_000_004,
+    ended_at=1_700_000_000_005,
+    deadline_at=1_700_000_000_006,
+    error=ErrorInfo("poison", 'a "b"', False),
+    usage=Usage(3, 3, 1),
+    result_ref="hr:result:job_1",
+    idem_key="k",
+    ledger_receipt="x",
+    traceparent="00-1-2-01",
+    metadata={"ключ": "значение"},
+)
+
+
+def as_redis_sends(job: Job) -> dict[bytes, bytes]:
+    def encode(value: bytes | str | int) -> bytes:
+        return value if isinstance(value, bytes) else str(value).encode()
+
+    return {name.encode(): encode(value) for name, value in to_hash(job).items()}
+
+
+def test_every_field_survives() -> None:
+    assert from_hash(as_redis_sends(FULL)) == FULL
+    default = Job("job_2", "m", "m@s", "r", JobClass.STANDARD, Kind.CHAT, FULL.request)
+    for field in fields(Job):
+        if field.name not in ("id", "model", "lane", "revision", "job_class", "kind", "request", "schema"):
+            assert getattr(FULL, field.name) != getattr(default, field.name), f"{field.name} is not put to the test"
+
+
+def test_what_says_nothing_takes_no_room() -> None:
+    written = to_hash(replace(FULL, lease_id="", error=None, deadline_at=None, metadata={}))
+    assert not {"lease_id", "error", "deadline_at", "metadata"} & set(written)
+
+
+def test_another_version_of_a_record_is_read() -> None:
+    stored = as_redis_sends(FULL)
+    stored[b"colour"] = b"blue"
+    stored[b"request"] = b'{"sampling":{"seed":1,"colour":2},"max_tokens":3,"colour":4}'
+    stored[b"error"] = b'{"code":"c","message":"m","colour":1}'
+    del stored[b"deaths"]
+    job = from_hash(stored)
+    assert job.deaths == 0
+    assert job.request == FrozenRequest(FULL.request.prompt_ids, Sampling(1), 3)
+    assert job.error == ErrorInfo("c", "m")
+
+
+def test_a_torn_record_is_told() -> None:
+    with pytest.raises(KeyError):
+        from_hash({b"id": b"job_1"})
+
+
+ids = st.lists(st.integers(0, 2**32 - 1), max_size=20).map(tuple)
+
+
+@given(st.lists(st.tuples(ids, st.sampled_from(["stop", "length"])), max_size=4))
+def test_results_survive(parts: list[tuple[tuple[int, ...], str]]) -> None:
+    choices = tuple(Choice(index, *part) for index, part in enumerate(parts))
+    assert unpack_result(pack_result(choices)) == choices

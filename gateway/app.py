@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 import headrace
+from gateway.api_document import describe_bodies
 from gateway.envelope import Envelope
 from gateway.errors import add_error_handlers
 from gateway.routes import chat, health, jobs, models
@@ -14,6 +15,7 @@ def build_app(services: Services) -> FastAPI:
     app = FastAPI(title="Headrace", version=headrace.__version__, redirect_slashes=False)
     for module in (chat, jobs, models, health):
         app.include_router(module.router(services))
+    describe_bodies(app)
     add_error_handlers(app)
     app.add_middleware(Envelope, metrics=services.metrics)
     return app

@@ -50,8 +50,7 @@ class EventStream(Response):
         async with self._stack:
             try:
                 await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                if scope["method"] != "HEAD":
-                    await self._pump(Presence(receive, self._closing), send)
+                await self._pump(Presence(receive, self._closing), send)
                 await self._send(send, {"type": "http.response.body", "body": b""})
             except (ClientGone, OSError):
                 if self._on_gone is not None:

@@ -14,6 +14,9 @@ from headrace.contract.errors import SetupError
 GRACE_S = 3
 """How long open replies may take to end once asked to stop; the process is gone a moment later."""
 
+KEEP_ALIVE_S = 75
+"""Longer than clients keep an idle connection (httpx: 5 s), so that none is closed under a request just sent."""
+
 
 class Server(uvicorn.Server):
     """Tells open streams to end before uvicorn waits for them, and exits 0 when it was asked to stop."""
@@ -22,11 +25,13 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http="httptools",
+            ws="none",
             lifespan="on",
             access_log=False,
             log_config=None,
             log_level="warning",
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
         super().__init__(config)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
 from fastapi import Request
 
 from gateway.body import read_json
@@ -43,6 +44,7 @@ async def read_body(request: Request, services: Services, model: type[B]) -> tup
 async def submit(request: Request, services: Services, intent: Intent, seen_as: str) -> Accepted:
     """Raises what submit refuses with; IdempotencyConflict when the key came with another body before."""
     submitted = await services.submitter.submit(intent, idem_key=idempotency_key(request), body_hash=seen_as)
+    structlog.contextvars.bind_contextvars(job=submitted.job_id)
     if submitted.replayed:
         return Accepted(submitted.job, replayed=True)
     services.metrics.jobs.labels(intent.kind.value).inc()

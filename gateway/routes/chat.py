@@ -12,6 +12,7 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from gateway import sse
+from gateway.api_document import json_body
 from gateway.cursor import Cursor
 from gateway.errors import ClientGone, error_of, error_response, json_response
 from gateway.event_stream import EventStream, openai_last_words
@@ -36,14 +37,14 @@ SILENCE_S = 600.0
 def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
-    @routes.post("/chat/completions")
+    @routes.post("/chat/completions", openapi_extra=json_body(ChatBody))
     async def chat(request: Request) -> Response:
         """A chat completion."""
         parsed, seen_as = await read_body(request, services, ChatBody)
         accepted = await submit(request, services, chat_intent(parsed), seen_as)
         return await Waiting(services, request, accepted, parsed.include_usage).answer(bool(parsed.stream))
 
-    @routes.post("/completions")
+    @routes.post("/completions", openapi_extra=json_body(CompletionBody))
     async def completion(request: Request) -> Response:
         """A completion of a raw prompt."""
         parsed, seen_as = await read_body(request, services, CompletionBody)

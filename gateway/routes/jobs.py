@@ -3,9 +3,11 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
+import structlog
 from fastapi import APIRouter, Request, Response
 
 from gateway import sse
+from gateway.api_document import json_body
 from gateway.cursor import Cursor
 from gateway.errors import error_response, json_response
 from gateway.event_stream import EventStream
@@ -25,7 +27,7 @@ from headrace.openai.translate import job_intent
 def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-    @routes.post("")
+    @routes.post("", status_code=202, openapi_extra=json_body(JobBody))
     async def create(request: Request) -> Response:
         """Queue a chat completion or completion; answered when it is durable."""
         parsed, seen_as = await read_body(request, services, JobBody)
@@ -79,6 +81,7 @@ async def find(services: Services, job_id: str) -> Job:
         raise JobNotFound(
             f"There is no job {job_id[:80]!r}.", next_step="Check the id; a job is kept for a day after its end."
         )
+    structlog.contextvars.bind_contextvars(job=job_id)
     return job
 
 

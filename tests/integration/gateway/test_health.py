@@ -1,6 +1,7 @@
 """Health, metrics, and a store that goes away and comes back."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,5 +169,12 @@ def test_the_official_client_sees_an_outage_as_an_error(fragile: RedisServer) ->
             assert (caught.value.status_code, caught.value.code) == (503, "store_unavailable")
 
 
-def test_the_openapi_page_is_json(client: httpx2.Client) -> None:
-    assert "/v1/jobs/{job_id}/events" in json.loads(client.get("/openapi.json").text)["paths"]
+def test_the_openapi_document_describes_every_body(client: httpx2.Client) -> None:
+    text = client.get("/openapi.json").text
+    document = json.loads(text)
+    assert "/v1/jobs/{job_id}/events" in document["paths"]
+    for path in ("/v1/jobs", "/v1/completions", "/v1/chat/completions"):
+        assert "requestBody" in document["paths"][path]["post"]
+    referred = set(re.findall(r'"\$ref":"#/components/schemas/(\w+)"', text))
+    assert referred >= {"ChatBody", "CompletionBody", "JobBody", "Message"}
+    assert referred <= set(document["components"]["schemas"])

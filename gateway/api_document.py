@@ -1,0 +1,35 @@
+"""What `/openapi.json` says of request bodies. Knows schemas, not routes.
+
+Routes read their bodies themselves, so that every refusal has our shape; FastAPI cannot know them and is told here.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from headrace.openai.schema import ChatBody, CompletionBody, Generation, JobBody
+
+_BODIES: tuple[type[Generation], ...] = (ChatBody, CompletionBody, JobBody)
+_REF = "#/components/schemas/{model}"
+
+
+def json_body(model: type[Generation]) -> dict[str, Any]:
+    """A route's `openapi_extra`: its body is this model, as JSON."""
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def describe_bodies(app: FastAPI) -> None:
+    """Give the document the models that `json_body` refers to."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            whole = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            _, models = models_json_schema([(model, "validation") for model in _BODIES], ref_template=_REF)
+            whole.setdefault("components", {}).setdefault("schemas", {}).update(models["$defs"])
+            app.openapi_schema = whole
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]

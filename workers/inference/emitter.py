@@ -37,6 +37,9 @@ from workers.inference.running import RunningJob
 from workers.inference.transcript import Transcript
 
 IDLE_S = 0.5
+MOST_MESSAGES = 64
+"""Heard before the next write, however fast the engine is."""
+
 STORE_PAUSE_S = 0.2
 """Between two attempts at a store that is away."""
 
@@ -91,10 +94,13 @@ class Emitter:
 
     def run(self) -> None:
         while not self.ended:
-            message = self._inbox.get(self._patience())
-            while message is not None:
+            patience = self._patience()
+            for _ in range(MOST_MESSAGES):
+                message = self._inbox.get(patience)
+                if message is None:
+                    break
                 self.handle(message)
-                message = self._inbox.get(0.0)
+                patience = 0.0
             self.watch()
             self.write()
 
@@ -263,7 +269,8 @@ class Emitter:
                 if reply.outcome is Outcome.GAP:
                     self._rewind(job, reply.choice, reply.have)
                     continue
-                self._parts.metrics.add("headrace_worker_jobs_finished_total")
+                if reply.outcome is Outcome.OK:
+                    self._parts.metrics.add("headrace_worker_jobs_finished_total")
                 self._forget(job, f"finish answered {reply.outcome}")
 
     def _rewind(self, job: RunningJob, choice: int, have: int) -> None:

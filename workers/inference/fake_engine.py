@@ -16,6 +16,10 @@ from workers.inference.messages import AddRequest, ModelFacts, Output, Ready, St
 
 SCHEME = "fake:"
 EOS = 256
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 LETTERS = b"abcdefghijklmnopqrstuvwxyz    "
 
 
@@ -62,7 +66,7 @@ class FakeEngine:
     def ready(self) -> Ready:
         tokenizer = byte_tokenizer()
         revision = "fake-" + hashlib.sha256(tokenizer.encode()).hexdigest()[:16]
-        facts = ModelFacts(revision, tokenizer, None, self._knobs.context_length, EOS + 1, (EOS,), None)
+        facts = ModelFacts(revision, tokenizer, CHAT_TEMPLATE, self._knobs.context_length, EOS + 1, (EOS,), None)
         return Ready(facts, self._knobs.kv_tokens, "fake", 0.0)
 
     def add(self, request: AddRequest) -> Output | None:

@@ -16,7 +16,7 @@ from headrace.client.result import JobView, read_view
 from headrace.client.retry import Failure, Patience
 from headrace.client.sse import Message, Parser
 from headrace.client.stream_state import StreamState, Verdict
-from headrace.contract.errors import HeadraceError
+from headrace.contract.errors import HeadraceError, JobNotFound
 from headrace.contract.events import Event
 from headrace.contract.job import JobClass
 
@@ -121,7 +121,7 @@ class Client:
             ended = 0
             for _ in range(min(_POLLED_AT_ONCE, len(pending))):
                 handle = pending.popleft()
-                if handle.refresh().ended:
+                if _ended(handle):
                     ended += 1
                     yield handle
                 else:
@@ -204,6 +204,13 @@ class Client:
             if delay is None:
                 raise error
             time.sleep(delay)
+
+
+def _ended(handle: JobHandle) -> bool:
+    try:
+        return handle.refresh().ended
+    except JobNotFound:
+        return True  # its `wait` says so; the others are still waited for
 
 
 class _Refused(Exception):

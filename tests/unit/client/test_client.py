@@ -1,0 +1,175 @@
+"""The client against a real socket: repeats, resumes, gives up."""
+
+import json
+import socket
+
+import pytest
+
+from headrace import Client
+from headrace.client import Patience
+from headrace.contract import errors
+from headrace.contract.events import Accepted, Completed, Delta, Event, to_json
+from headrace.contract.generation import Usage
+from tests.unit.client.scripted import Answer, serving
+
+JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
+OTHER = "job_01hzzzzzzzzzzzzzzzzzzzzzzy"
+EVENTS: list[Event] = [
+    Accepted(1, JOB, 0),
+    Delta(2, 0, 0, (1, 2), "a sea"),
+    Delta(3, 0, 2, (3,), " of"),
+    Delta(4, 0, 3, (4,), " mills", "stop"),
+    Completed(5, Usage(3, 4)),
+]
+BUSY = Answer(503, json.dumps({"error": {"code": "queue_full", "message": "full"}}).encode(), {"retry-after": "0"})
+
+
+def patient(silence_s: float = 5.0) -> Patience:
+    return Patience(silence_s=silence_s, first_delay_s=0.001, longest_delay_s=0.01)
+
+
+def sse(events: list[Event], *, cut: bool = False) -> Answer:
+    text = "".join(f"id: c{e.seq}\nevent: {e.type}\ndata: {json.dumps(to_json(e))}\n\n: ping\n" for e in events)
+    return Answer(200, text.encode(), {"content-type": "text/event-stream"}, cut)
+
+
+def job(state: str, job_id: str = JOB, **fields: object) -> Answer:
+    shown = {"id": job_id, "model": "m", "state": state, "usage": None, "error": None, "result": None} | fields
+    return Answer(200, json.dumps(shown).encode())
+
+
+def succeeded(job_id: str = JOB) -> Answer:
+    choices = [{"index": 0, "text": "a sea of mills", "finish_reason": "stop"}]
+    return job("succeeded", job_id, usage={"prompt_tokens": 3, "completion_tokens": 4}, result={"choices": choices})
+
+
+def test_a_cut_stream_goes_on_at_its_cursor() -> None:
+    with serving(sse(EVENTS[:2], cut=True), BUSY, sse(EVENTS[2:3]), sse(EVENTS[3:])) as script:
+        with Client(script.url, patience=patient()) as client:
+            assert list(client.job(JOB).stream()) == EVENTS
+        cursors = [asked.headers.get("last-event-id") for asked in script.asked]
+    assert cursors == [None, "c2", "c2", "c3"]
+
+
+def test_a_server_that_ignores_the_cursor_repeats_nothing() -> None:
+    with serving(sse(EVENTS[:3], cut=True), sse(EVENTS)) as script, Client(script.url, patience=patient()) as client:
+        assert "".join(client.job(JOB).text_stream()) == "a sea of mills"
+
+
+def test_a_hole_is_read_again() -> None:
+    with serving(sse([*EVENTS[:2], *EVENTS[3:]]), sse(EVENTS[2:])) as script:
+        with Client(script.url, patience=patient()) as client:
+            assert list(client.job(JOB).stream()) == EVENTS
+        assert [asked.headers.get("last-event-id") for asked in script.asked] == [None, "c2"]
+
+
+def test_a_cursor_behind_the_end_gives_nothing_and_ends() -> None:
+    with serving(sse([]), sse([]), succeeded()) as script, Client(script.url, patience=patient()) as client:
+        assert list(client.job(JOB).stream(cursor="c5")) == []
+
+
+def test_a_silent_server_is_given_up() -> None:
+    with serving(Answer(502, b"bad gateway")) as script, Client(script.url, patience=patient(0.05)) as client:
+        with pytest.raises(errors.HeadraceError, match="502"):
+            list(client.job(JOB).stream())
+        assert len(script.asked) > 1
+
+
+def test_a_connection_that_always_breaks_is_given_up() -> None:
+    with (
+        serving(sse([], cut=True)) as script,
+        Client(script.url, patience=patient(0.05)) as client,
+        pytest.raises(errors.NoProgress, match=JOB),
+    ):
+        list(client.job(JOB).stream())
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [(404, "job_not_found", errors.JobNotFound), (410, "journal_expired", errors.JournalExpired)],
+)
+def test_a_refused_stream_is_not_tried_again(status: int, code: str, error: type[errors.HeadraceError]) -> None:
+    answer = Answer(status, json.dumps({"error": {"code": code, "message": "m"}}).encode())
+    with serving(answer) as script, Client(script.url, patience=patient()) as client:
+        with pytest.raises(error):
+            list(client.job(JOB).stream())
+        assert len(script.asked) == 1
+
+
+def test_a_repeated_submit_says_the_same_key() -> None:
+    accepted = Answer(202, json.dumps({"id": JOB}).encode())
+    with serving(BUSY, Answer(200, b"", cut=True), accepted) as script:
+        with Client(script.url, "secret", patience=patient()) as client:
+            handle = client.submit(model="m", prompt="p", job_class="batch", deadline_seconds=9, metadata={"a": "b"})
+        keys = {asked.headers["idempotency-key"] for asked in script.asked}
+        bodies = {asked.body for asked in script.asked}
+        assert (handle.id, len(script.asked), len(keys), len(bodies)) == (JOB, 3, 1, 1)
+        assert json.loads(bodies.pop()) == {
+            "model": "m",
+            "prompt": "p",
+            "class": "batch",
+            "deadline_seconds": 9,
+            "metadata": {"a": "b"},
+        }
+        assert {asked.headers["authorization"] for asked in script.asked} == {"Bearer secret"}
+
+
+def test_a_refused_submit_raises_at_once() -> None:
+    body = {"error": {"code": "unknown_parameter", "message": "no", "param": "bogus"}}
+    with serving(Answer(400, json.dumps(body).encode())) as script, Client(script.url) as client:
+        with pytest.raises(errors.UnknownParameter) as caught:
+            client.submit(model="m", prompt="p", bogus=1)
+        assert (caught.value.param, len(script.asked)) == ("bogus", 1)
+
+
+def test_wait_asks_until_the_end() -> None:
+    with serving(job("queued"), job("running"), succeeded()) as script, Client(script.url) as client:
+        result = client.job(JOB).wait(timeout=10)
+    assert (result.text, result.usage.completion_tokens) == ("a sea of mills", 4)
+
+
+def test_wait_has_a_limit_and_the_job_goes_on() -> None:
+    with serving(job("running")) as script, Client(script.url) as client:
+        with pytest.raises(TimeoutError, match="goes on"):
+            client.job(JOB).wait(timeout=0.05)
+        assert {asked.method for asked in script.asked} == {"GET"}
+
+
+def test_the_error_of_a_job_is_raised_by_wait_and_by_text_stream() -> None:
+    error = {"code": "poison", "message": "killed three workers"}
+    with serving(job("dead", error=error)) as script, Client(script.url) as client, pytest.raises(errors.Poison):
+        client.job(JOB).wait()
+    data = json.dumps({"seq": 1, "type": "failed", "error": error})
+    answer = Answer(200, f"id: c1\ndata: {data}\n\n".encode())
+    with serving(answer) as script, Client(script.url) as client, pytest.raises(errors.Poison):
+        list(client.job(JOB).text_stream())
+
+
+def test_as_completed_gives_each_once_and_a_lost_one_does_not_hold_the_others() -> None:
+    lost = Answer(404, json.dumps({"error": {"code": "job_not_found", "message": "m"}}).encode())
+    with serving(lost, succeeded(OTHER)) as script, Client(script.url) as client:
+        handles = [client.job(JOB), client.job(OTHER)]
+        assert [handle.id for handle in client.as_completed(handles, timeout=10)] == [JOB, OTHER]
+
+
+def test_as_completed_has_a_limit() -> None:
+    with serving(job("running")) as script, Client(script.url) as client, pytest.raises(TimeoutError, match="1 jobs"):
+        list(client.as_completed([client.job(JOB)], timeout=0.0))
+
+
+def test_nobody_there_is_said_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with (
+        Client(f"http://127.0.0.1:{port}", patience=patient(0.02)) as client,
+        pytest.raises(errors.SetupError, match="refused") as caught,
+    ):
+        client.models()
+    assert "headrace up" in caught.value.explain()
+    assert "\n" not in caught.value.explain()
+
+
+def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_URL", "http://127.0.0.1:9/")
+    with Client() as client, Client("http://127.0.0.1:10") as given:
+        assert (client.url, given.url) == ("http://127.0.0.1:9", "http://127.0.0.1:10")

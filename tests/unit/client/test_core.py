@@ -1,0 +1,130 @@
+"""Requests built and answers read, without a server."""
+
+import json
+
+import pytest
+
+from headrace.client import core
+from headrace.client.core import Reply
+from headrace.client.result import outcome, read_view
+from headrace.contract import errors
+from headrace.contract.errors import HeadraceError
+from headrace.contract.events import Failed
+from headrace.contract.job import State
+
+JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
+
+
+def reply(status: int, body: object, **headers: str) -> Reply:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+
+
+def submit(**fields: object) -> core.Call:
+    return core.submit_call(model="m", messages=None, prompt="p", idempotency_key=None, fields=fields)
+
+
+def test_a_submit_always_has_an_idempotency_key() -> None:
+    first, second = submit(), submit()
+    assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
+
+
+def test_fields_that_were_not_given_are_not_sent() -> None:
+    assert submit(max_tokens=None, temperature=0.0).json == {"model": "m", "prompt": "p", "temperature": 0.0}
+
+
+@pytest.mark.parametrize(("messages", "prompt"), [(None, None), ([{"role": "user", "content": "x"}], "x")])
+def test_a_job_is_a_chat_or_a_completion(messages: core.Chat | None, prompt: str | None) -> None:
+    with pytest.raises(errors.InvalidRequest):
+        core.submit_call(model="m", messages=messages, prompt=prompt, idempotency_key=None, fields={})
+
+
+@pytest.mark.parametrize("job_id", ["", "job_1", "../../admin", JOB.upper()])
+def test_what_is_no_job_id_is_not_put_into_a_path(job_id: str) -> None:
+    with pytest.raises(errors.InvalidRequest):
+        core.job_call(job_id)
+
+
+def test_a_cursor_goes_into_the_header() -> None:
+    assert core.events_call(JOB, "c7").headers["Last-Event-ID"] == "c7"
+    assert "Last-Event-ID" not in core.events_call(JOB, "").headers
+
+
+def test_an_error_becomes_its_class() -> None:
+    body = {"error": {"code": "context_length_exceeded", "message": "too long", "type": "t", "param": "messages"}}
+    error = core.error_of(reply(400, body))
+    assert isinstance(error, errors.ContextLengthExceeded)
+    assert (error.message, error.param) == ("too long", "messages")
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    answer = reply(503, {"error": {"code": "queue_full", "message": "full", "param": None}}, retry_after="3")
+    assert isinstance(core.error_of(answer), errors.QueueFull)
+    assert core.error_of(answer).retry_after_s == 3.0
+    assert core.failure_of(answer).retry_after_s == 3.0
+
+
+@pytest.mark.parametrize("body", [b"<html>Bad Gateway</html>", b"", b"[]", b'{"error": "no"}', b'{"error": null}'])
+def test_an_answer_of_somebody_else_is_still_an_error(body: bytes) -> None:
+    error = core.error_of(reply(502, body))
+    assert type(error) is HeadraceError
+    assert "502" in error.message
+
+
+def test_a_final_answer_is_marked() -> None:
+    assert core.failure_of(reply(503, {}, x_should_retry="false")).final
+
+
+def test_a_page_instead_of_json_names_the_next_step() -> None:
+    with pytest.raises(HeadraceError, match="not a JSON object"):
+        core.read_json(reply(200, b"<html>"))
+
+
+def test_events_of_a_newer_server_are_passed_over() -> None:
+    assert core.read_event('{"seq": 3, "type": "weather"}') is None
+    assert core.read_event('{"error": {"code": "store_unavailable"}}') is None
+    event = core.read_event('{"seq": 3, "type": "failed", "error": {"code": "poison", "message": "m"}}')
+    assert isinstance(event, Failed)
+
+
+def job(state: str, **fields: object) -> dict[str, object]:
+    return {"id": JOB, "model": "m", "state": state, "usage": None, "error": None, "result": None} | fields
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+
+
+@pytest.mark.parametrize("choice", [{"message": {"role": "assistant", "content": "hi"}}, {"text": "hi"}])
+def test_the_result_of_a_chat_and_of_a_completion(choice: dict[str, object]) -> None:
+    choices = [{"index": 0, "finish_reason": "stop", **choice}]
+    result = outcome(read_view(job("succeeded", usage=USAGE, result={"choices": choices})))
+    assert (result.text, result.finish_reason) == ("hi", "stop")
+    assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"state": "failed", "error": {"code": "engine_error", "message": "m"}}, errors.EngineFailure),
+        ({"state": "dead", "error": {"code": "poison", "message": "m"}}, errors.Poison),
+        ({"state": "cancelled"}, errors.JobCancelled),
+        ({"state": "expired"}, errors.DeadlineExceeded),
+        ({"state": "failed"}, HeadraceError),
+        ({"state": "succeeded"}, HeadraceError),
+    ],
+)
+def test_a_job_that_did_not_succeed_raises(fields: dict[str, str], error: type[HeadraceError]) -> None:
+    with pytest.raises(error):
+        outcome(read_view(job(**fields)))
+
+
+def test_states_are_read() -> None:
+    assert read_view(job("retry_wait")).state is State.RETRY_WAIT
+    assert not read_view(job("running")).ended
+    assert read_view(job("dead")).ended
+
+
+@pytest.mark.parametrize("body", [{}, job("dreaming"), job("failed") | {"usage": {"x": 1}}])
+def test_what_is_no_job_is_said_to_be_none(body: dict[str, object]) -> None:
+    with pytest.raises(HeadraceError, match="not a job"):
+        read_view(body)

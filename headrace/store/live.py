@@ -23,7 +23,6 @@ from headrace.store import keys
 MOST_BUFFERED = 1000
 """Events that wait for one slow reader before it is sent to the journal."""
 
-_PING_S = 5.0
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -87,9 +86,11 @@ class _Channel:
 class LiveHub:
     """Owns the connection and the task that reads it; the task starts with the first listener and ends in `close`."""
 
-    def __init__(self, client: redis.asyncio.Redis, *, acknowledge_s: float = 5.0) -> None:
+    def __init__(self, client: redis.asyncio.Redis, *, acknowledge_s: float = 5.0, ping_s: float = 5.0) -> None:
+        """`acknowledge_s` limits the wait for a subscription; after twice `ping_s` of silence a connection is dead."""
         self._pool = client.connection_pool
         self._acknowledge_s = acknowledge_s
+        self._ping_s = ping_s
         self._channels: dict[str, _Channel] = {}
         self._awaited: Counter[str] = Counter()  # subscriptions sent and not yet acknowledged, by channel
         self._connection: AbstractConnection | None = None
@@ -172,7 +173,7 @@ class LiveHub:
     async def _read(self, connection: AbstractConnection) -> None:
         asked = False
         while True:
-            message = await connection.read_response(timeout=_PING_S, disconnect_on_error=False, push_request=True)
+            message = await connection.read_response(timeout=self._ping_s, disconnect_on_error=False, push_request=True)
             if message is not None:
                 asked = False
                 if isinstance(message, list):

@@ -39,9 +39,9 @@ class Bench(Protocol):
 
 
 class MemoryBench:
-    def __init__(self) -> None:
+    def __init__(self, timing: Timing = TIMING) -> None:
         self.now = 1_700_000_000_000
-        self.memory = MemoryQueue(lambda: self.now, TIMING)
+        self.memory = MemoryQueue(lambda: self.now, timing)
         self.queue: Queue = self.memory
 
     def advance(self, ms: int) -> None:
@@ -67,16 +67,25 @@ class MemoryBench:
 
 
 class RedisBench:
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, timing: Timing = TIMING) -> None:
         self.client = client
-        self._queue = RedisQueue(client, TIMING)
+        self._timing = timing
+        self._queue = RedisQueue(client, timing)
         self._journal = Journal(client)
         self.queue: Queue = self._queue
         self._offset = 0
 
     def advance(self, ms: int) -> None:
-        self._offset += ms
-        self._queue.verbs = Verbs(TIMING, self._offset)
+        self._shift(self._offset + ms)
+
+    def follow(self, now: int) -> None:
+        """Make it this time on the server, give or take what a call takes."""
+        seconds, micros = self.client.time()
+        self._shift(now - seconds * 1000 - micros // 1000)
+
+    def _shift(self, offset: int) -> None:
+        self._offset = offset
+        self._queue.verbs = Verbs(self._timing, offset)
 
     def events(self, job_id: str) -> list[Event]:
         return self._journal.read(job_id)

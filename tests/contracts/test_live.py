@@ -1,6 +1,8 @@
 """LiveHub: one connection for many listeners, told when they may have missed something."""
 
 import asyncio
+import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -34,8 +36,10 @@ async def client(server: RedisServer) -> AsyncIterator[redis.asyncio.Redis]:
 
 
 @asynccontextmanager
-async def open_hub(client: redis.asyncio.Redis, acknowledge_s: float = 5.0) -> AsyncIterator[LiveHub]:
-    hub = LiveHub(client, acknowledge_s=acknowledge_s)
+async def open_hub(
+    client: redis.asyncio.Redis, acknowledge_s: float = 5.0, ping_s: float = 5.0
+) -> AsyncIterator[LiveHub]:
+    hub = LiveHub(client, acknowledge_s=acknowledge_s, ping_s=ping_s)
     try:
         yield hub
     finally:
@@ -128,6 +132,31 @@ async def test_a_restart_of_redis_is_survived_and_told(server: RedisServer) -> N
         assert await listener.next(5) == Cancelled(7)
         async with hub.listen("job_b"):
             assert await client.publish(keys.live("job_b"), cancelled(7)) == 1
+
+
+async def test_a_redis_that_hangs_is_left_and_found_again(server: RedisServer) -> None:
+    async with (
+        connect_async(server.url) as client,
+        open_hub(client, ping_s=0.1) as hub,
+        hub.listen("job_a") as listener,
+    ):
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            assert await listener.next(0.5) is None
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        async with asyncio.timeout(10):
+            assert await listener.next(60) is None
+        await client.publish(keys.live("job_a"), cancelled(7))
+        assert await listener.next(5) == Cancelled(7)
+
+
+async def test_silence_alone_does_not_end_a_connection(client: redis.asyncio.Redis) -> None:
+    async with open_hub(client, ping_s=0.05) as hub, hub.listen("job_a") as listener:
+        [before] = await client.client_list(_type="pubsub")
+        assert await listener.next(0.5) is None
+        [after] = await client.client_list(_type="pubsub")
+        assert before["id"] == after["id"]
 
 
 async def test_without_redis_nobody_waits_for_ever(server: RedisServer) -> None:

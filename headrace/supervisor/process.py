@@ -68,9 +68,10 @@ class Process:
         except OSError as error:
             output.close()
             raise SetupError(f"{spec.name} cannot be started: {error.strerror} ({spec.command[0]}).") from error
-        if echo and self._popen.stdout is not None:
-            copier = threading.Thread(target=_copy, args=(spec.name, self._popen.stdout, output), daemon=True)
-            copier.start()
+        self._copier: threading.Thread | None = None
+        if self._popen.stdout is not None:
+            self._copier = threading.Thread(target=_copy, args=(spec.name, self._popen.stdout, output), daemon=True)
+            self._copier.start()
         else:
             output.close()
 
@@ -91,6 +92,8 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
+        if self._copier:
+            self._copier.join(1.0)  # somebody who left the group may hold the other end for longer
 
     def last_words(self) -> str:
         """The last line of its log that says something."""

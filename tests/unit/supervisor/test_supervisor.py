@@ -150,7 +150,7 @@ def test_a_killed_guardian_is_replaced_and_knows_all(killed_soon: "subprocess.Po
     def guardians() -> list[psutil.Process]:
         family = psutil.Process(killed_soon.pid).children()
         living = [one for one in family if not gone(one.pid)]
-        return [one for one in living if any("guardian" in word for word in one.cmdline())]
+        return [one for one in living if any(word.endswith("guardian.py") for word in one.cmdline())]
 
     assert killed_soon.stdout is not None
     pids = [int(killed_soon.stdout.readline()) for _ in range(2)]

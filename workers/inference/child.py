@@ -16,6 +16,7 @@ from workers.inference.messages import (
     AbortAll,
     AbortRequests,
     AddRequest,
+    CannotStart,
     Command,
     Output,
     Ready,
@@ -40,10 +41,6 @@ class Runner(Protocol):
     def abort_all(self) -> None: ...
     def busy(self) -> bool: ...
     def step(self) -> Stepped: ...
-
-
-class CannotStart(Exception):
-    """The engine cannot run as asked, and would not on a second try."""
 
 
 def main(pipe: Connection, options: ChildOptions) -> None:
@@ -98,7 +95,7 @@ def _load(options: ChildOptions) -> Runner:
         return fake_engine.FakeEngine(fake_engine.parse_knobs(options.model_path))
     from workers.inference.translate import load_engine
 
-    return load_engine(options)
+    return load_engine(options.model_path, options.engine)
 
 
 def _listen(pipe: Connection, commands: "queue.SimpleQueue[Command]") -> None:

@@ -1,10 +1,11 @@
 """The parent's side of the engine process: starts it, hears it, sees it die, starts another. Knows no jobs.
 
-One thread does all of it, for the whole life of the worker: on Linux the child is killed when the thread that started
-it ends, whatever ended it.
+One thread starts and hears every child, for the whole life of the worker: on Linux a child is killed when the thread
+that started it ends, whatever ended it. Another one speaks.
 """
 
 import multiprocessing
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -78,6 +79,8 @@ class EngineProcess:
         self._generation = 0
         self._stopping = threading.Event()
         self._thread = WorkerThread("engine-process", self._run, parts.on_crash)
+        self._outbox: queue.SimpleQueue[tuple[int, Command]] = queue.SimpleQueue()
+        self._speaker = WorkerThread("engine-speaker", self._speak, parts.on_crash)
 
     @property
     def pid(self) -> int | None:
@@ -87,16 +90,11 @@ class EngineProcess:
 
     def start(self) -> None:
         self._thread.start()
+        self._speaker.start()
 
     def send(self, generation: int, command: Command) -> None:
-        """Never raises: whoever speaks to a dead child hears of its death in the inbox."""
-        with self._lock:
-            if generation != self._generation or self._pipe is None:
-                return
-            try:
-                self._pipe.send(command)
-            except OSError as error:
-                log.debug("engine process does not hear", reason=str(error))
+        """Never waits and never raises: a child that hangs must not keep anybody from noticing that it does."""
+        self._outbox.put((generation, command))
 
     def abort_all(self) -> None:
         self.send(self._generation, AbortAll())
@@ -121,7 +119,21 @@ class EngineProcess:
             self.kill(self._generation, f"did not stop within {timeout_s:g} s")
             self._thread.join(EXIT_S)
 
-    # -- the thread
+    # -- the threads
+
+    def _speak(self) -> None:
+        """Pass on what is said to the child, one command after the other."""
+        while True:
+            generation, command = self._outbox.get()
+            with self._lock:
+                pipe = self._pipe if generation == self._generation else None
+            if pipe is None:
+                continue
+            try:
+                pipe.send(command)
+            except OSError as error:
+                # Whoever spoke hears of the death in the inbox.
+                log.debug("engine process does not hear", reason=str(error))
 
     def _run(self) -> None:
         quick_deaths = failed_starts = 0
@@ -176,7 +188,6 @@ class EngineProcess:
         if not isinstance(report, Ready):
             return None
         new_stream = self._parts.on_ready(report)
-        log.info("engine ready", pid=process.pid, kv_tokens=report.kv_tokens, seconds=round(report.started_s, 2))
         self._parts.inbox.put(EngineUp(self._generation, report, new_stream))
         return report
 
@@ -205,11 +216,12 @@ class EngineProcess:
         with self._lock:
             pipe, process = self._pipe, self._process
             self._pipe = self._process = None
-        if pipe is not None:
-            pipe.close()
         if process is not None and process.is_alive():
             process.kill()
             process.join(EXIT_S)
+        # Not before: a command on its way to a child that hangs fails by the child's death.
+        if pipe is not None:
+            pipe.close()
 
     @staticmethod
     def _receive(pipe: Connection) -> Report | None:

@@ -64,6 +64,10 @@ class Ready:
     started_s: float
 
 
+class CannotStart(Exception):
+    """Raised in the child for what it then says as `StartFailed`."""
+
+
 @dataclass(frozen=True, slots=True)
 class StartFailed:
     """The engine cannot run as asked, and will not on a second try either: a damaged file, a missing device."""

@@ -140,7 +140,6 @@ class InferenceWorker:
     def _build(self) -> None:
         settings, timing = self._settings, self._settings.queue
         queue = RedisQueue(self._client, timing.timing())
-        self._queue = queue
         self.metrics = Recorder()
         self._inbox = Inbox()
         self._holdings = Holdings(on_room=lambda: self._intake.wake())
@@ -229,7 +228,14 @@ class InferenceWorker:
         tokenizer = Tokenizer(ready.facts.tokenizer_json)
         self._ready = ready
         self._heartbeat.ready(ready)
-        log.info("ready", lane=self.lane, seconds_since_process_start=round(process_age_s(), 2))
+        log.info(
+            "ready",
+            lane=self.lane,
+            engine_pid=self._engine.pid,
+            kv_tokens=ready.kv_tokens,
+            engine_seconds=round(ready.started_s, 2),
+            process_seconds=round(process_age_s(), 2),
+        )
         return lambda stop: TextStream(tokenizer, stop)
 
     def _on_failure(self, reason: str) -> None:

@@ -18,6 +18,7 @@ from headrace.store.cards import read_releases
 from headrace.store.connection import connect
 from headrace.store.journal import Journal
 from tests.redis_server import RedisServer
+from workers.inference.messages import Ready
 from workers.inference.worker import InferenceWorker
 
 T = TypeVar("T")
@@ -67,7 +68,8 @@ class Fleet:
 
     def submit(self, worker: InferenceWorker, prompt: str = "hello", max_tokens: int = 32, **request: Any) -> str:
         """Put a job into the lane of a worker, once its engine is ready."""
-        ready = eventually(lambda: worker.ready, "engine ready")
+        ready = eventually(lambda: worker.ready or worker.failure, "engine ready")
+        assert isinstance(ready, Ready), worker.failure
         return self.submit_to(worker.lane, ready.facts.revision, prompt, max_tokens, **request)
 
     def submit_to(

@@ -1,0 +1,106 @@
+"""The worker with the real engine and a tiny random model: one worker for all tests, since a start costs seconds."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from headrace.contract.events import Delta
+from headrace.contract.job import State
+from tests.integration.workers.fleet import Fleet, eventually
+from tests.redis_server import RedisServer
+from tests.tiny_model import write_tiny_model
+from workers.inference.worker import InferenceWorker
+
+QUICK = {"lease_ms": 3000, "renew_ms": 300, "beat_ms": 100, "reap_ms": 100}
+Bench = tuple[Fleet, InferenceWorker]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("t")
+    path = write_tiny_model(folder / "tiny.gguf", context_length=512)
+    server = RedisServer(folder / "r")
+    server.start()
+    fleet = Fleet(server)
+    with fleet.worker(fleet.settings(f"file:{path}", queue=QUICK)) as worker:
+        yield fleet, worker
+    server.stop()
+
+
+def submit_mixed(fleet: Fleet, worker: InferenceWorker, count: int, max_tokens: int) -> list[str]:
+    """Half greedy, half sampled; the same each time."""
+    return [
+        fleet.submit(worker, f"job number {index}", max_tokens, seed=index, temperature=0.8 * (index % 2))
+        for index in range(count)
+    ]
+
+
+def test_jobs_run_together_and_the_card_is_in_the_store(bench: Bench) -> None:
+    fleet, worker = bench
+    jobs = submit_mixed(fleet, worker, 8, 40)
+    for job_id in jobs:
+        job = fleet.ended(job_id)
+        assert job.state is State.SUCCEEDED
+        assert job.usage is not None
+        assert 0 < len(fleet.token_ids(job_id)) == job.usage.completion_tokens <= 40
+    rows = worker.metrics.snapshot()["histograms"]["headrace_engine_decode_rows"]
+    assert rows["count"] > 0
+    card = fleet.card(worker.lane)
+    assert (card.id, card.context_length) == ("tiny", 512)
+    assert card.max_kv_tokens > 0
+    assert card.chat_template
+    assert card.digest
+
+
+def test_a_killed_engine_changes_no_token(bench: Bench) -> None:
+    fleet, worker = bench
+    undisturbed = submit_mixed(fleet, worker, 8, 300)
+    for job_id in undisturbed:
+        fleet.ended(job_id)
+    disturbed = submit_mixed(fleet, worker, 8, 300)
+    eventually(lambda: all(fleet.get(j).ended or fleet.offset(j) >= 8 for j in disturbed), "8 tokens each")
+    assert worker.engine_pid is not None
+    os.kill(worker.engine_pid, signal.SIGKILL)
+    for before, after in zip(undisturbed, disturbed, strict=True):
+        assert fleet.ended(after).state is State.SUCCEEDED
+        assert fleet.token_ids(after) == fleet.token_ids(before)
+    assert any(fleet.get(job_id).attempt > 1 for job_id in disturbed), "the kill came too late to disturb"
+
+
+def test_a_stop_string_is_cut_where_the_undisturbed_text_has_it(bench: Bench) -> None:
+    fleet, worker = bench
+    whole_id = fleet.submit(worker, "stop here", 100, temperature=0.0)
+    fleet.ended(whole_id)
+    whole = bytes(token for token in fleet.token_ids(whole_id) if token < 128)
+    stop = whole[10:12].decode()
+    job_id = fleet.submit(worker, "stop here", 100, temperature=0.0, stop=(stop,))
+    assert fleet.ended(job_id).state is State.SUCCEEDED
+    ids = fleet.token_ids(job_id)
+    assert ids == fleet.token_ids(whole_id)[: len(ids)]
+    last = fleet.events(job_id)[-2]
+    assert isinstance(last, Delta)
+    assert last.finish_reason == "stop"
+
+
+def test_a_request_that_cannot_fit_fails_alone(bench: Bench) -> None:
+    fleet, worker = bench
+    too_long = fleet.submit(worker, "x" * 600, 10)
+    fine = fleet.submit(worker, "fine", 10)
+    job = fleet.ended(too_long)
+    assert job.state is State.FAILED
+    assert job.error is not None
+    assert job.error.code == "context_length_exceeded"
+    assert fleet.ended(fine).state is State.SUCCEEDED
+
+
+def test_a_cancelled_job_frees_its_pages(bench: Bench) -> None:
+    fleet, worker = bench
+    jobs = [fleet.submit(worker, f"cancel {index}", 400, temperature=0.0) for index in range(4)]
+    eventually(lambda: all(fleet.offset(job_id) for job_id in jobs), "tokens")
+    for job_id in jobs:
+        fleet.queue.cancel(job_id)
+    eventually(lambda: worker.held == 0, "jobs dropped", 2.0)
+    fleet.ended(fleet.submit(worker, "one more", 5))
+    eventually(lambda: worker.metrics.snapshot()["gauges"]["headrace_engine_kv_pages_used"] <= 2, "pages freed", 2.0)

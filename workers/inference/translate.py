@@ -1,0 +1,135 @@
+"""The engine in the words of the pipe. Runs in the child; the one module here that imports the engine."""
+
+from engine import (
+    Engine,
+    EngineConfig,
+    EngineConfigError,
+    EngineRequestError,
+    ModelFileError,
+    RequestFailure,
+    RequestOutput,
+    Resume,
+    SamplingParams,
+)
+from engine import StepStats as EngineStats
+from engine.loaders import ModelDescription, describe
+from headrace.contract.errors import ErrorInfo
+from headrace.settings import EngineSettings
+from workers.inference.messages import AddRequest, CannotStart, ModelFacts, Output, Ready, Stepped, StepStats
+
+MIB = 1 << 20
+
+
+def engine_config(model_path: str, settings: EngineSettings) -> EngineConfig:
+    """Raises EngineConfigError."""
+    return EngineConfig(
+        model=model_path,
+        device=settings.device,
+        numerics=settings.numerics,
+        kv_budget_bytes=settings.kv_budget_mb * MIB,
+        max_num_seqs=settings.max_num_seqs,
+        max_batched_tokens=settings.max_batched_tokens,
+        max_context=settings.max_context,
+        threads=settings.threads,
+    )
+
+
+def sampling_params(request: AddRequest) -> SamplingParams:
+    sampling = request.sampling
+    return SamplingParams(
+        max_tokens=request.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        frequency_penalty=sampling.frequency_penalty,
+        presence_penalty=sampling.presence_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed,
+        choice=request.choice,
+    )
+
+
+def output_of(output: RequestOutput) -> Output:
+    error = None if output.error is None else failure_info(output.error)
+    return Output(output.request_id, output.offset, output.token_ids, output.finish_reason, error)
+
+
+def failure_info(failure: RequestFailure) -> ErrorInfo:
+    return ErrorInfo(failure.code, failure.message, failure.retryable)
+
+
+def refusal_of(request: AddRequest, error: EngineRequestError) -> Output:
+    info = ErrorInfo(error.code, error.message, error.retryable)
+    return Output(request.request_id, len(request.token_ids), (), error=info)
+
+
+def stats_of(stats: EngineStats) -> StepStats:
+    return StepStats(
+        seconds=stats.seconds,
+        decode_rows=stats.decode_rows,
+        prefill_tokens=stats.prefill_tokens,
+        decoded_tokens=stats.sampled_tokens,
+        running=stats.running,
+        waiting=stats.waiting,
+        preemptions=stats.preemptions,
+        kv_pages_used=stats.pages_used,
+        kv_pages=stats.pages,
+        scheduled=stats.scheduled,
+    )
+
+
+class EngineRunner:
+    """One engine and the names of what it was given."""
+
+    def __init__(self, engine: Engine, description: ModelDescription) -> None:
+        self._engine = engine
+        self._description = description
+        self._open: set[str] = set()
+
+    def ready(self) -> Ready:
+        description = self._description
+        facts = ModelFacts(
+            revision=description.revision,
+            tokenizer_json=description.tokenizer_json,
+            chat_template=description.chat_template,
+            context_length=self._engine.max_context,
+            vocab_size=description.vocab_size,
+            eos_ids=description.eos_ids,
+            bos_id=description.bos_id,
+        )
+        return Ready(facts, self._engine.budget().total_tokens, self._engine.digest, started_s=0.0)
+
+    def add(self, request: AddRequest) -> Output | None:
+        resume = Resume(request.token_ids) if request.token_ids else None
+        try:
+            self._engine.add_request(request.request_id, request.prompt_ids, sampling_params(request), resume)
+        except EngineRequestError as error:
+            return refusal_of(request, error)
+        self._open.add(request.request_id)
+        return None
+
+    def abort(self, request_ids: tuple[str, ...]) -> None:
+        for request_id in request_ids:
+            self._engine.abort(request_id)
+            self._open.discard(request_id)
+
+    def abort_all(self) -> None:
+        self.abort(tuple(self._open))
+
+    def busy(self) -> bool:
+        return self._engine.has_unfinished
+
+    def step(self) -> Stepped:
+        result = self._engine.step()
+        ended = {output.request_id for output in result.outputs if output.finish_reason or output.error}
+        self._open -= ended
+        return Stepped(tuple(output_of(output) for output in result.outputs), stats_of(result.stats))
+
+
+def load_engine(model_path: str, settings: EngineSettings) -> EngineRunner:
+    """Load the weights. Raises CannotStart for what a second try would not mend."""
+    try:
+        return EngineRunner(Engine(engine_config(model_path, settings)), describe(model_path))
+    except (ModelFileError, EngineConfigError) as error:
+        raise CannotStart(error.message) from error

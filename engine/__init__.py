@@ -1,0 +1,26 @@
+"""Continuous batching over a paged KV cache, exact under any schedule. Token ids in, token ids out."""
+
+from engine.config import EngineConfig
+from engine.engine import Budget, Engine, Health, StepOutput, StepStats
+from engine.errors import EngineConfigError, EngineError, EngineRequestError, EngineStepError, ModelFileError
+from engine.request import Completion, RequestFailure, RequestOutput, Resume, SamplingParams, Snapshot
+
+__all__ = [
+    "Budget",
+    "Completion",
+    "Engine",
+    "EngineConfig",
+    "EngineConfigError",
+    "EngineError",
+    "EngineRequestError",
+    "EngineStepError",
+    "Health",
+    "ModelFileError",
+    "RequestFailure",
+    "RequestOutput",
+    "Resume",
+    "SamplingParams",
+    "Snapshot",
+    "StepOutput",
+    "StepStats",
+]

@@ -1,10 +1,10 @@
 """The engine's own error tree: what can be wrong with a file, a setting or a request; knows no HTTP and no jobs.
 
-    EngineError
-    |-- ModelFileError       the file is damaged, or says something that this engine cannot run
-    |-- EngineConfigError    a knob, or a device that is not there
-    |-- EngineRequestError   add_request refuses; nothing was accepted
-    `-- EngineStepError      a whole step failed; the process should be replaced
+EngineError
+|-- ModelFileError       the file is damaged, or says something that this engine cannot run
+|-- EngineConfigError    a knob, or a device that is not there
+|-- EngineRequestError   add_request refuses; nothing was accepted
+`-- EngineStepError      a whole step failed; the process should be replaced
 """
 
 

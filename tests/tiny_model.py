@@ -63,7 +63,8 @@ def random_llama_tensors(
     kv_size = hidden_size // num_heads * num_kv_heads
 
     def matrix(rows: int, columns: int, gain: float = 1.0) -> Floats:
-        return (random.standard_normal((rows, columns)) * gain / np.sqrt(columns)).astype(np.float32)
+        values: Floats = (random.standard_normal((rows, columns)) * gain / np.sqrt(columns)).astype(np.float32)
+        return values
 
     def norm() -> Floats:
         return (1.0 + 0.1 * random.standard_normal(hidden_size)).astype(np.float32)

@@ -67,7 +67,9 @@ def describe_open(file: GGUFFile) -> ModelDescription:
     architecture = metadata.text("general.architecture")
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise metadata.fail(f"its architecture {architecture!r} is not supported (supported: {known})", unsupported=True)
+        raise metadata.fail(
+            f"its architecture {architecture!r} is not supported (supported: {known})", unsupported=True
+        )
     shape = _shape(file, metadata, architecture)
     return ModelDescription(
         architecture=architecture,

@@ -8,6 +8,7 @@ Every length is checked against the file before anything is allocated for it, so
 never more memory than a small multiple of its own size.
 """
 
+import contextlib
 import mmap
 import struct
 from collections.abc import Mapping
@@ -115,10 +116,8 @@ class GGUFFile:
 
     def close(self) -> None:
         """Unmaps the file, once nobody looks at an array of it any more."""
-        try:
+        with contextlib.suppress(BufferError):  # a caller still holds a view: the map goes when the last view does
             self._map.close()
-        except BufferError:  # a caller still holds a view: the map goes when the last view does
-            pass
 
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The packed bytes of one tensor, a read-only view.  # [nbytes]"""

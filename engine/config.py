@@ -1,0 +1,40 @@
+"""The engine's knobs, checked once; knows numbers and names, no tensors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from engine.errors import EngineConfigError
+
+DEVICES: Final = ("auto", "cpu", "cuda")
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """`max_batched_tokens` bounds the rows of one step, and so its time; `max_context` None is the file's own.
+
+    Pages of the KV cache: `num_pages` where given, else as many as `kv_budget_bytes` hold. `threads` None leaves torch
+    its own choice. Raises EngineConfigError.
+    """
+
+    model: str | Path
+    device: str = "auto"
+    numerics: str = "exact"
+    page_size: int = 16
+    num_pages: int | None = None
+    kv_budget_bytes: int = 512 * _MIB
+    max_num_seqs: int = 64
+    max_batched_tokens: int = 256
+    max_context: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise EngineConfigError(f"unknown device {self.device!r}; known are {', '.join(DEVICES)}")
+        for name in ("page_size", "num_pages", "kv_budget_bytes", "max_num_seqs", "max_batched_tokens", "max_context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EngineConfigError(f"{name} must be at least 1, not {value}")
+        if self.threads is not None and self.threads < 1:
+            raise EngineConfigError(f"threads must be at least 1, not {self.threads}")

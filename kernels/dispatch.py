@@ -1,0 +1,40 @@
+"""Which implementation of an operation runs on which kind of device; knows names and functions, no formulas.
+
+To add a kernel: write `kernels/<kind>/<op>.py` with the signature of its reference, and add one line to its table here.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from kernels.reference import activation, attention, float_twins, integer_matmul, kv_cache, norm, quantize, rope
+
+Kernel: TypeAlias = Callable[..., Any]
+
+REFERENCE: Final[dict[str, Kernel]] = {
+    "quantize_rows": quantize.quantize_rows,
+    "quantize_heads": quantize.quantize_heads,
+    "int8_matmul": integer_matmul.int8_matmul,
+    "float_chunk_matmul": integer_matmul.float_chunk_matmul,
+    "rms_norm": norm.rms_norm,
+    "silu_mul": activation.silu_mul,
+    "rope": rope.rope,
+    "write_pages": kv_cache.write_pages,
+    "gather_pages": kv_cache.gather_pages,
+    "attention": attention.attention,
+    "float_rms_norm": float_twins.float_rms_norm,
+    "float_silu_mul": float_twins.float_silu_mul,
+    "float_attention": float_twins.float_attention,
+}
+
+# Plain torch runs on every device. A faster kernel replaces its line in the table of its kind.
+TABLES: Final[dict[str, dict[str, Kernel]]] = {"cpu": REFERENCE, "cuda": REFERENCE}
+
+
+def kernel(operation: str, device_kind: str) -> Kernel:
+    """The implementation of `operation` for tensors on `device_kind` ("cpu", "cuda")."""
+    return TABLES[device_kind][operation]
+
+
+def table_names(device_kind: str) -> dict[str, str]:
+    """Operation -> qualified name of what runs, for the numerics digest."""
+    return {name: f"{run.__module__}.{run.__qualname__}" for name, run in sorted(TABLES[device_kind].items())}

@@ -1,0 +1,40 @@
+"""Powers of two and SiLU from correctly rounded operations only; knows no libm.
+
+torch's `exp` takes another polynomial in its SIMD body than in its scalar tail, so an element's bits depend on where
+it stands. Multiplying, adding and rounding do not: this exponential has the same bits at every position, on every
+device that rounds as IEEE 754 says.
+"""
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+LOG2_E: Final = math.log2(math.e)
+# 2^f on [-1/2, 1/2] by relative minimax of degree 4: error below 2.6e-6, finer than int8 activations or 11-bit weights.
+_COEFFICIENTS: Final = (0.009570101276040077, 0.05591785907745361, 0.240247443318367, 0.6931217908859253)
+_CONSTANT: Final = 0.9999992847442627
+# Well inside the float32 range: a product with a small scale must not become subnormal, which CPUs do 100 times slower.
+LOWEST_EXPONENT: Final = -100.0
+_HIGHEST_EXPONENT: Final = 100.0
+_EXPONENT_BIAS: Final = 127
+_MANTISSA_BITS: Final = 23
+
+
+def exp2_(x: Tensor) -> Tensor:
+    """2^x in place for float32 x, clamped to [-100, 100]. NaN stays NaN."""
+    whole = x.clamp_(LOWEST_EXPONENT, _HIGHEST_EXPONENT).round()
+    fraction = x.sub_(whole)
+    power = fraction * _COEFFICIENTS[0]
+    for coefficient in _COEFFICIENTS[1:]:
+        power.add_(coefficient).mul_(fraction)
+    power.add_(_CONSTANT)
+    # A float whose mantissa is zero is a power of two: its bits are the biased exponent alone.
+    scale = whole.to(torch.int32).add_(_EXPONENT_BIAS).bitwise_left_shift_(_MANTISSA_BITS).view(torch.float32)
+    return power.mul_(scale)
+
+
+def silu_mul(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return exp2_(gate * -LOG2_E).add_(1.0).reciprocal_().mul_(gate).mul_(up)

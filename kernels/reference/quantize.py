@@ -1,0 +1,26 @@
+"""Symmetric quantisation of rows and of attention heads to whole numbers; knows nothing of weights or caches.
+
+Only maxima and correctly rounded elementwise operations are used, so a row's result is the same bits whatever else is
+in the tensor and whichever device or SIMD width computes it.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+INT8_LEVELS: Final = 127
+# Keeps 127 / max finite for an all-zero row; far below any activation that matters.
+SMALLEST_MAX: Final = 1e-30
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    largest = x.abs().amax(-1, keepdim=True).clamp_(min=SMALLEST_MAX)  # [rows, 1]
+    values = (x * (INT8_LEVELS / largest)).round_().to(torch.int8)  # [rows, width]
+    return values, largest.mul_(1.0 / INT8_LEVELS)
+
+
+def quantize_heads(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    largest = x.abs().amax(-1).clamp_(min=SMALLEST_MAX)  # [tokens, heads]
+    values = (x * (levels / largest).unsqueeze(-1)).round_()  # [tokens, heads, head_dim]
+    return values, largest / levels

@@ -12,10 +12,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import distributions
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from headrace import Client
-from headrace.client import JobHandle
+from headrace.client import JobHandle, JobResult
 from headrace.contract.errors import HeadraceError
 
 PROMPT = "Summarize in two sentences what this Python package is for.\n\n"
@@ -41,7 +40,7 @@ class Document:
 
 
 def documents(limit: int, characters: int) -> list[Document]:
-    """The long descriptions of the packages installed here, if they say enough to be summarized."""
+    """The long descriptions of the packages installed here that say enough to be summarized, the shortest first."""
     found = {}
     for package in distributions():
         text = " ".join(MARKUP.sub(" ", str(package.metadata.json.get("description", ""))).split())
@@ -49,7 +48,8 @@ def documents(limit: int, characters: int) -> list[Document]:
             found[package.name.lower()] = Document(
                 package.name.lower(), f"{package.name} {package.version}", text[:characters]
             )
-    return [found[name] for name in sorted(found)][:limit]
+    chosen = [found[name] for name in sorted(found)][:limit]
+    return sorted(chosen, key=lambda document: len(document.text))
 
 
 def live_text(job: JobHandle, redis_url: str) -> Iterator[str]:
@@ -93,60 +93,56 @@ def show(job: JobHandle, document: Document, redis_url: str | None) -> float | N
     return first_at
 
 
-def row_of(document: Document, job: JobHandle) -> dict[str, Any]:
-    try:
-        result = job.wait()
-    except HeadraceError as error:
-        return failed(document, error) | {"job": job.id}
-    usage = {"prompt_tokens": result.usage.prompt_tokens, "completion_tokens": result.usage.completion_tokens}
-    return {
-        "id": document.id,
-        "source": document.source,
-        "value": result.text.strip(),
-        "usage": usage,
-        "model": result.model,
-        "job": job.id,
-    }
+def row(document: Document, answer: JobResult | HeadraceError) -> dict[str, Any]:
+    """One line of results.jsonl or of errors.jsonl."""
+    head = {"id": document.id, "source": document.source}
+    if isinstance(answer, HeadraceError):
+        return head | {"error": {"code": answer.code, "message": answer.message}}
+    usage = {"prompt_tokens": answer.usage.prompt_tokens, "completion_tokens": answer.usage.completion_tokens}
+    return head | {"value": answer.text.strip(), "usage": usage, "model": answer.model, "job": answer.id}
 
 
-def failed(document: Document, error: HeadraceError) -> dict[str, Any]:
-    return {"id": document.id, "source": document.source, "error": {"code": error.code, "message": error.message}}
-
-
-def submit_all(
-    client: Client, todo: list[Document], options: argparse.Namespace
-) -> tuple[dict[JobHandle, Document], list[dict[str, Any]]]:
-    """The jobs, and a row for each document that was refused. The first one is in a hurry: somebody watches it."""
-    jobs: dict[JobHandle, Document] = {}
-    refused = []
-    model = options.model or client.models()[0]
-    for document in todo:
-        messages = [{"role": "user", "content": PROMPT + document.text}]
-        job_class = "batch" if jobs else "interactive"
-        try:
-            job = client.submit(
-                model=model, messages=messages, max_tokens=options.max_tokens, temperature=0, job_class=job_class
-            )
-            jobs[job] = document
-        except HeadraceError as error:
-            refused.append(failed(document, error))
-    return jobs, refused
-
-
-def gather(client: Client, jobs: dict[JobHandle, Document], began: float) -> Iterator[dict[str, Any]]:
-    """A row for each job, as they end."""
+def answers(
+    client: Client, jobs: dict[JobHandle, Document], began: float
+) -> Iterator[tuple[Document, JobResult | HeadraceError]]:
+    """Each document with what became of it, as the jobs end, under a progress bar."""
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar, tokens = progress.add_task("", total=len(jobs)), 0
         for job in client.as_completed(jobs):
-            row = row_of(jobs[job], job)
-            yield row
-            tokens += row.get("usage", {}).get("completion_tokens", 0)
+            try:
+                result = job.wait()
+                yield jobs[job], result
+                tokens += result.usage.completion_tokens
+            except HeadraceError as error:
+                yield jobs[job], error
             progress.update(bar, advance=1, description=f"{tokens / (time.monotonic() - began):.0f} tokens/s, left")
 
 
-def report(rows: list[dict[str, Any]], began: float, first_at: float | None, output: Path) -> None:
-    spent = time.monotonic() - began
+def summarize(client: Client, options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> float | None:
+    """Submit all, show the first answer live, keep a row for each document. Seconds to the first token."""
+    began, jobs = time.monotonic(), dict[JobHandle, Document]()
+    model = options.model or client.models()[0]
+    for document in documents(options.limit, options.characters):
+        try:
+            job = client.submit(
+                model=model,
+                messages=[{"role": "user", "content": PROMPT + document.text}],
+                max_tokens=options.max_tokens,
+                temperature=0,
+                job_class="batch" if jobs else "interactive",  # somebody watches the first one
+            )
+            jobs[job] = document
+        except HeadraceError as error:
+            keep(row(document, error))
+    watched = next(iter(jobs), None)
+    first_at = show(watched, jobs[watched], options.redis_url) if watched else None
+    for document, answer in answers(client, jobs, began):
+        keep(row(document, answer))
+    return first_at - began if first_at else None
+
+
+def report(rows: list[dict[str, Any]], spent: float, first_token_s: float | None, output: Path) -> None:
     done = [row["usage"] for row in rows if "usage" in row]
     tokens_in = sum(usage["prompt_tokens"] for usage in done)
     tokens_out = sum(usage["completion_tokens"] for usage in done)
@@ -154,7 +150,7 @@ def report(rows: list[dict[str, Any]], began: float, first_at: float | None, out
     table.add_row("documents", f"{len(done)} answered, {len(rows) - len(done)} failed")
     table.add_row("tokens", f"{tokens_in:,} in, {tokens_out:,} out, in {spent:.1f} s")
     table.add_row("speed", f"{tokens_out / spent:.1f} tokens/s out, {(tokens_in + tokens_out) / spent:.0f} in and out")
-    table.add_row("first token after", f"{first_at - began:.2f} s" if first_at else "not seen")
+    table.add_row("first token after", f"{first_token_s:.2f} s" if first_token_s else "not seen")
     table.add_row("answers", str(output / "results.jsonl"))
     table.add_row("errors", str(output / "errors.jsonl"))
     Console().print(table)
@@ -172,16 +168,16 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     results = (options.output / "results.jsonl").open("w", buffering=1)
     errors = (options.output / "errors.jsonl").open("w", buffering=1)
+    rows: list[dict[str, Any]] = []
+
+    def keep(row: dict[str, Any]) -> None:
+        (errors if "error" in row else results).write(json.dumps(row, ensure_ascii=False) + "\n")
+        rows.append(row)
+
+    began = time.monotonic()
     with Client() as client, results, errors:
-        began = time.monotonic()
-        jobs, refused = submit_all(client, documents(options.limit, options.characters), options)
-        watched = next(iter(jobs), None)
-        first_at = show(watched, jobs[watched], options.redis_url) if watched else None
-        rows = []
-        for row in chain(refused, gather(client, jobs, began)):
-            (errors if "error" in row else results).write(json.dumps(row, ensure_ascii=False) + "\n")
-            rows.append(row)
-    report(rows, began, first_at, options.output)
+        first_token_s = summarize(client, options, keep)
+    report(rows, time.monotonic() - began, first_token_s, options.output)
     return 3 if any("error" in row for row in rows) else 0
 
 

@@ -21,6 +21,7 @@ from headrace.supervisor.redis_server import EmbeddedRedis
 from headrace.supervisor.supervisor import Death, Supervisor
 
 _DEATHS_BEFORE_READY = 3
+_CANNOT_START = 3  # a worker's own word for what another try will not change
 _LOOK_S = 0.1
 _REAP_AGAIN_S = 0.5
 _SPARE_S = 5.0
@@ -154,7 +155,7 @@ class Fleet:
         if death.spec.name in self._worker_names():
             self._unreaped.append(worker_id(self._tag, death.pid))
             self._reap_at = 0.0
-        if not self._ready and death.deaths >= _DEATHS_BEFORE_READY:
+        if not self._ready and (death.exit_code == _CANNOT_START or death.deaths >= _DEATHS_BEFORE_READY):
             self._too_many = death
 
     def _reap(self) -> None:

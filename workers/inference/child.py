@@ -57,6 +57,9 @@ def main(pipe: Connection, options: ChildOptions) -> None:
     ready = runner.ready()
     pipe.send(Ready(ready.facts, ready.kv_tokens, ready.digest, time.monotonic() - began))
     serve(runner, pipe, commands)
+    # Everything is said. Taking torch apart in order would cost a drain the better part of a second.
+    pipe.close()
+    os._exit(0)
 
 
 def serve(runner: Runner, pipe: Connection, commands: "queue.SimpleQueue[Command]") -> None:

@@ -13,9 +13,10 @@ from typing import Protocol
 
 import structlog
 
-from headrace.contract.errors import EngineFailure, ErrorInfo, NoProgress, StoreUnavailable
-from headrace.contract.job import Lease
-from headrace.queue.base import Append, AppendReply, Outcome, Queue, ReapRequest
+from headrace.contract.errors import EngineFailure, ErrorInfo, HeadraceError, NoProgress, StoreUnavailable
+from headrace.contract.generation import Usage
+from headrace.contract.job import Lease, State
+from headrace.queue.base import Append, AppendReply, Ending, Outcome, Queue, ReapRequest
 from headrace.telemetry.metrics import Recorder
 from workers.inference import retry
 from workers.inference.holdings import Holdings
@@ -140,7 +141,12 @@ class Emitter:
         now = self._parts.clock()
         if not self._requests:
             self._stepped_at = now
-        job = RunningJob(take, self._engine.new_stream, now)
+        try:
+            job = RunningJob(take, self._engine.new_stream, now)
+        except HeadraceError as error:
+            # Submit refuses such requests; a record that is there all the same harms no other job.
+            self._refuse(take, error.info())
+            return
         self._jobs[take.job.id] = job
         for request_id, choice in job.open_requests():
             self._requests[request_id] = (job, choice)
@@ -306,6 +312,17 @@ class Emitter:
         except StoreUnavailable as error:
             log.warning("claimed job left to its lease", job=lease.job_id, reason=error.message)
         self._parts.holdings.drop(lease)
+
+    def _refuse(self, take: Take, error: ErrorInfo) -> None:
+        """A job that can never be begun has failed. If the store is away, its lease runs out and it is tried again."""
+        log.warning("job cannot be begun", job=take.job.id, code=error.code, reason=error.message)
+        written = sum(len(choice.token_ids) for choice in take.choices)
+        usage = Usage(len(take.job.request.prompt_ids), written)
+        try:
+            self._parts.queue.finish(take.job.lease, Ending(State.FAILED, usage, error=error))
+        except StoreUnavailable as away:
+            log.warning("claimed job left to its lease", job=take.job.id, reason=away.message)
+        self._parts.holdings.drop(take.job.lease)
 
     def _reap(self) -> None:
         reply = self._parts.queue.reap(ReapRequest(worker=self._parts.worker, died=True))

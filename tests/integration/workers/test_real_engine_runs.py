@@ -71,23 +71,24 @@ def test_a_killed_engine_changes_no_token(bench: Bench) -> None:
 
 def test_a_stop_string_is_cut_where_the_undisturbed_text_has_it(bench: Bench) -> None:
     fleet, worker = bench
-    whole_id = fleet.submit(worker, "stop here", 100, temperature=0.0)
+    whole_id = fleet.submit(worker, "stop here", 100)
     fleet.ended(whole_id)
-    whole = bytes(token for token in fleet.token_ids(whole_id) if token < 128)
-    stop = whole[10:12].decode()
-    job_id = fleet.submit(worker, "stop here", 100, temperature=0.0, stop=(stop,))
+    whole = fleet.token_ids(whole_id)
+    stop = next(token for token in whole[5:] if token < 128)
+    job_id = fleet.submit(worker, "stop here", 100, stop=(chr(stop),))
     assert fleet.ended(job_id).state is State.SUCCEEDED
-    ids = fleet.token_ids(job_id)
-    assert ids == fleet.token_ids(whole_id)[: len(ids)]
+    assert fleet.token_ids(job_id) == whole[: whole.index(stop) + 1]
     last = fleet.events(job_id)[-2]
     assert isinstance(last, Delta)
     assert last.finish_reason == "stop"
 
 
-def test_a_request_that_cannot_fit_fails_alone(bench: Bench) -> None:
+def test_a_request_that_cannot_be_run_fails_alone(bench: Bench) -> None:
     fleet, worker = bench
     too_long = fleet.submit(worker, "x" * 600, 10)
+    odd = fleet.submit(worker, "odd", 10, stop=("",))
     fine = fleet.submit(worker, "fine", 10)
+    assert fleet.ended(odd).state is State.FAILED
     job = fleet.ended(too_long)
     assert job.state is State.FAILED
     assert job.error is not None

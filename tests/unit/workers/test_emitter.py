@@ -178,6 +178,15 @@ def test_an_error_that_would_come_again_fails_the_job_and_no_other(desk: Desk) -
     assert desk.state(other) is State.SUCCEEDED
 
 
+def test_a_job_that_cannot_be_begun_fails_and_harms_no_other(desk: Desk) -> None:
+    other = desk.take("job_1")
+    odd = desk.take("job_2", stop=("",))
+    assert desk.state(odd) is State.FAILED
+    assert desk.holdings.load().jobs == 1
+    desk.step(other, "fine", 0, "stop")
+    assert desk.state(other) is State.SUCCEEDED
+
+
 def test_an_engine_that_lost_count_fails_that_request(desk: Desk) -> None:
     job = desk.take()
     desk.step(job, "far", 7)

@@ -22,7 +22,7 @@ from workers.inference.messages import Ready
 from workers.inference.worker import InferenceWorker
 
 T = TypeVar("T")
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 def eventually(condition: Callable[[], T | None], what: str, limit_s: float = LIMIT_S) -> T:

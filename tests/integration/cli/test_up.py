@@ -26,7 +26,10 @@ class Up:
         self.folder = folder / "data"
         self.log = folder / "up.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-        kept |= {"HEADRACE_QUEUE__LEASE_MS": "1500", "HEADRACE_QUEUE__RENEW_MS": "400"}
+        # Reaping must tick well within a lease, or the queue takes every tick for the end of an outage.
+        kept |= {
+            f"HEADRACE_QUEUE__{n}": v for n, v in {"LEASE_MS": "2000", "RENEW_MS": "400", "REAP_MS": "200"}.items()
+        }
         command = [sys.executable, "-m", "headrace.cli.main", "up", "--data-dir", str(self.folder), "--port", "auto"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -1,21 +1,20 @@
-"""Hands out pages and takes them back, with counts of who shares them; knows no tensors and no requests."""
+"""Who owns which page of the KV cache; knows page numbers and counts, no requests and no tensors."""
 
-from collections import Counter
+from collections import deque
 from collections.abc import Iterable
-from typing import Final
 
-# Never handed out: it stays zero and fills the unused ends of block tables.
-NULL_PAGE: Final = 0
+NULL_PAGE = 0
+"""Never handed out: it stays zero and fills the unused ends of block tables."""
 
 
 class BlockPool:
-    """`total` pages, numbered from 1: page 0 is the null page. Ask `can_allocate` before `allocate`."""
+    """Pages 1 to `count` (page 0 is nobody's). A page may have several owners, which is what a prefix cache needs."""
 
-    def __init__(self, total: int) -> None:
-        assert total >= 1
-        self.total = total
-        self._free = list(range(total, NULL_PAGE, -1))
-        self._holders = [0] * (total + 1)  # holders of each page, more than one once prefixes are shared
+    def __init__(self, count: int) -> None:
+        assert count >= 1
+        self.count = count
+        self._free = deque(range(NULL_PAGE + 1, NULL_PAGE + 1 + count))
+        self._owners = [0] * (NULL_PAGE + 1 + count)
 
     @property
     def free_count(self) -> int:
@@ -25,29 +24,28 @@ class BlockPool:
         return count <= len(self._free)
 
     def allocate(self, count: int) -> list[int]:
-        """`count` pages with one holder each."""
+        """Ask `can_allocate` first. The pages hold whatever their last owner left."""
         assert self.can_allocate(count)
-        pages = [self._free.pop() for _ in range(count)]
+        pages = [self._free.popleft() for _ in range(count)]
         for page in pages:
-            self._holders[page] = 1
+            self._owners[page] = 1
         return pages
 
     def release(self, pages: Iterable[int]) -> None:
-        """One holder fewer for each page; pages without a holder are free again."""
+        """One owner less for each; a page without owners is free again."""
         for page in pages:
-            assert self._holders[page] > 0, f"page {page} was released twice"
-            self._holders[page] -= 1
-            if not self._holders[page]:
+            assert self._owners[page] > 0, f"page {page} was free already"
+            self._owners[page] -= 1
+            if not self._owners[page]:
                 self._free.append(page)
 
-    def check_integrity(self, held: Iterable[int]) -> None:
-        """AssertionError unless the pages that requests hold (`held`, repeated where shared) are all that is missing.
-
-        For idle moments and for tests: it walks every page.
-        """
-        expected = Counter(held)
-        assert NULL_PAGE not in expected, "the null page was handed out"
-        assert len(set(self._free)) == len(self._free), "a page is free twice"
-        for page in range(1, self.total + 1):
-            assert self._holders[page] == expected[page], f"page {page}: {self._holders[page]} != {expected[page]}"
-        assert len(self._free) == self.total - len(expected), "a page is neither free nor held"
+    def check_integrity(self, owned: Iterable[Iterable[int]]) -> None:
+        """`owned` are the pages of each request. Every page is free or owned as often as it is counted."""
+        counts = [0] * len(self._owners)
+        for pages in owned:
+            for page in pages:
+                counts[page] += 1
+        assert counts == self._owners, "owners and counts disagree"
+        free = set(self._free)
+        assert len(free) == len(self._free), "a page is free twice"
+        assert free == {page for page in range(1, len(counts)) if not counts[page]}, "a page is lost"

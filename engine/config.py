@@ -1,47 +1,40 @@
-"""The engine's knobs and their limits; knows no environment and no files."""
+"""The engine's knobs, checked once; knows numbers and names, no tensors."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from engine.errors import EngineConfigError
+
+DEVICES: Final = ("auto", "cpu", "cuda")
+_MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """`num_pages` wins over `kv_budget_bytes`. `max_context` and `threads` None: what the file and torch say.
+    """`max_batched_tokens` bounds the rows of one step, and so its time; `max_context` None is the file's own.
 
-    `max_batched_tokens` is the token budget of one step: it bounds how long a step, and so a stream's pause, can be.
-    `stuck_after_s`: without progress for that long a running request is reported by `health`.
-    Raises EngineConfigError (`invalid_config`).
+    Pages of the KV cache: `num_pages` where given, else as many as `kv_budget_bytes` hold. `threads` None leaves torch
+    its own choice. Raises EngineConfigError.
     """
 
-    model: str
+    model: str | Path
     device: str = "auto"
     numerics: str = "exact"
     page_size: int = 16
-    kv_budget_bytes: int = 512 << 20
     num_pages: int | None = None
+    kv_budget_bytes: int = 512 * _MIB
     max_num_seqs: int = 64
     max_batched_tokens: int = 256
     max_context: int | None = None
     threads: int | None = None
-    stuck_after_s: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.page_size < 1 or self.page_size > 1024 or self.page_size & (self.page_size - 1):
-            raise EngineConfigError(f"page_size must be a power of two from 1 to 1024, not {self.page_size}")
-        for name in ("kv_budget_bytes", "max_num_seqs", "max_batched_tokens", "num_pages", "max_context", "threads"):
+        if self.device not in DEVICES:
+            raise EngineConfigError(f"unknown device {self.device!r}; known are {', '.join(DEVICES)}")
+        for name in ("page_size", "num_pages", "kv_budget_bytes", "max_num_seqs", "max_batched_tokens", "max_context"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EngineConfigError(f"{name} must be at least 1, not {value}")
-        if not self.stuck_after_s > 0:
-            raise EngineConfigError(f"stuck_after_s must be above 0, not {self.stuck_after_s}")
-
-    def pages_for(self, kv_bytes_per_token: int) -> int:
-        """How many pages the budget buys. Raises EngineConfigError when it buys none."""
-        if self.num_pages is not None:
-            return self.num_pages
-        pages = self.kv_budget_bytes // (self.page_size * kv_bytes_per_token)
-        if pages < 1:
-            needed = self.page_size * kv_bytes_per_token
-            raise EngineConfigError(f"kv_budget_bytes {self.kv_budget_bytes} is less than one page, {needed} bytes")
-        return pages
+        if self.threads is not None and self.threads < 1:
+            raise EngineConfigError(f"threads must be at least 1, not {self.threads}")

@@ -1,8 +1,7 @@
-"""One string that names everything a token's bits may depend on; equal digests promise equal tokens."""
+"""The numerics digest: a name for everything that may change the bits of a token; knows names and versions only."""
 
 import hashlib
 import json
-import platform
 
 import numpy as np
 import torch
@@ -12,15 +11,16 @@ from kernels.dispatch import table_names
 
 
 def numerics_digest(revision: str, numerics: Numerics, device: torch.device) -> str:
-    """Hash of revision, numerics policy, kernel table, device kind, CPU instruction set and library versions."""
-    facts = {
+    """16 hex digits over revision, policy, kernels, device kind, CPU instruction set and library versions."""
+    parts = {
         "revision": revision,
         "numerics": numerics.name,
         "road": numerics.road,
         "kernels": table_names(device.type),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "isa": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,65 +1,101 @@
-"""The engine: token ids in, token ids out, one step at a time; knows no text, no jobs and no queue."""
+"""The engine: token ids in, token ids out, many requests at once. Knows no text, no jobs and no network."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
-
-from engine.batch import PageLayout
 from engine.block_pool import BlockPool
 from engine.config import EngineConfig
-from engine.digest import numerics_digest
-from engine.errors import EngineConfigError, EngineError, EngineRequestError
-from engine.loaders.description import ModelDescription, describe_open
-from engine.loaders.gguf import GGUFFile
-from engine.loaders.weights import GGUFCheckpoint
-from engine.models.causal_lm import load_model
-from engine.numerics import choose_numerics
-from engine.outputs import Budget, Completion, Health, RequestOutput, StepOutput, StepStats
-from engine.request import Request, Resume, Snapshot
+from engine.errors import EngineRequestError, EngineStepError
+from engine.loading import LoadedModel, load_model
+from engine.request import Completion, Request, RequestOutput, Resume, SamplingParams, Snapshot
 from engine.runner import Runner
-from engine.sampling_params import SamplingParams, check_ids, check_params
-from engine.scheduler import SchedulePlan, Scheduler
+from engine.scheduler import Limits, SchedulePlan, Scheduler
 
-Clock = Callable[[], float]
+_STUCK_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """One step. `decode_rows` computed the next token behind the prompt; all other rows count as prefill."""
+
+    seconds: float
+    prefill_tokens: int
+    decode_rows: int
+    sampled_tokens: int
+    preemptions: int
+    running: int
+    waiting: int
+    pages: int
+    pages_used: int
+    scheduled: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    outputs: tuple[RequestOutput, ...]
+    stats: StepStats
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """KV cache in tokens, whole and free, and how many more requests may run at once."""
+
+    total_tokens: int
+    free_tokens: int
+    free_seqs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`step_age_s` is the time since the last step ended, None before the first. `stuck` have waited 30 s or longer
+    since they were last computed."""
+
+    step_age_s: float | None
+    running: int
+    waiting: int
+    stuck: tuple[str, ...]
 
 
 class Engine:
-    """One model, one scheduler, one runner. Owned by one thread; nothing in here locks.
+    """Call `add_request` and `step` from one thread.
 
-    Raises ModelFileError for the file, EngineConfigError for a knob or a device.
+    Loading raises ModelFileError or EngineConfigError. `clock` gives monotonic seconds.
     """
 
-    def __init__(self, config: EngineConfig, clock: Clock = time.monotonic) -> None:
-        self.config = config
+    def __init__(self, config: EngineConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.device = choose_device(config.device)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        numerics = choose_numerics(config.numerics, self.device)
-        with GGUFFile(config.model) as file:
-            self.description: ModelDescription = describe_open(file)
-            shape = self.description.shape
-            self.max_context = min(config.max_context or shape.context_length, shape.context_length)
-            pages = config.pages_for(shape.kv_bytes_per_token(numerics.name))
-            layout = PageLayout(pages + 1, config.page_size)  # and the null page
-            model = load_model(
-                self.description.architecture,
-                GGUFCheckpoint(file, shape),
-                shape,
-                numerics,
-                layout,
-                self.max_context,
-                self.device,
-            )
-        self.digest = numerics_digest(self.description.revision, numerics, self.device)
-        self.scheduler = Scheduler(BlockPool(pages), config.page_size, config.max_batched_tokens, config.max_num_seqs)
-        self.runner = Runner(model, config.page_size, self.device)
-        self.stats = StepStats(pages=pages)
-        self._pages = pages
+        self._config = config
+        self._loaded: LoadedModel = load_model(config)
+        self._pool = BlockPool(self._loaded.num_pages)
+        limits = Limits(config.max_batched_tokens, config.max_num_seqs, config.page_size)
+        self._scheduler = Scheduler(limits, self._pool)
+        self._runner = Runner(self._loaded.model, config.page_size, self._loaded.device)
         self._arrivals = 0
-        self._last_step_at: float | None = None
         self._draining = False
+        self._stepped_at: float | None = None
+        self._touched: dict[str, float] = {}
+        self.stats: StepStats | None = None
+        """Of the last step."""
+
+    @property
+    def digest(self) -> str:
+        """Names everything that may change the bits of a token."""
+        return self._loaded.digest
+
+    @property
+    def revision(self) -> str:
+        """SHA-256 of the model file."""
+        return self._loaded.description.revision
+
+    @property
+    def max_context(self) -> int:
+        """The most tokens of prompt and output together."""
+        return min(self._loaded.max_context, self._loaded.num_pages * self._config.page_size)
+
+    @property
+    def has_unfinished(self) -> bool:
+        return self._scheduler.running + self._scheduler.waiting > 0
 
     def add_request(
         self,
@@ -70,160 +106,134 @@ class Engine:
         *,
         priority: int = 0,
     ) -> None:
-        """Takes a request; lower `priority` runs first. After `resume` the next token has offset len(resume.token_ids);
-        if those ids are a whole answer already, the next step says so with no tokens.
+        """Take a request; lower `priority` first, then in order of arrival.
 
-        Raises EngineRequestError (`invalid_request`, `context_length_exceeded`, `draining`); then nothing was taken.
+        Raises EngineRequestError (`invalid_request`, `context_length_exceeded`, `draining`); nothing was taken then.
         """
-        if self._draining:
-            raise EngineRequestError("the engine is draining", code="draining", retryable=True)
-        if request_id in self.scheduler:
-            raise EngineRequestError(f"request {request_id!r} is already here")
-        prompt, resumed = tuple(prompt_ids), tuple(resume.token_ids) if resume else ()
-        self._check(prompt, resumed, params)
-        model_ends = () if params.ignore_eos else self.description.eos_ids
+        self._check(request_id, prompt_ids, params, resume)
+        ids = [*prompt_ids, *(resume.token_ids if resume else ())]
+        own_ends = () if params.ignore_eos else self._loaded.description.eos_ids
+        ends = frozenset((*own_ends, *params.stop_token_ids))
+        request = Request(request_id, params, ids, len(prompt_ids), priority, self._arrivals, ends)
         self._arrivals += 1
-        self.scheduler.add(
-            Request(
-                request_id=request_id,
-                prompt_ids=prompt,
-                params=params,
-                ends=frozenset((*params.stop_token_ids, *model_ends)),
-                order=(priority, self._arrivals),
-                output_ids=list(resumed),
-                progressed_at=self._clock(),
-            )
-        )
+        self._scheduler.add(request)
+        self._touched[request_id] = self._clock()
 
     def step(self) -> StepOutput:
-        """Runs one step and returns what it brought. Raises EngineStepError when the forward pass failed."""
+        """Compute one batch. Raises EngineStepError when the step as a whole failed: no request advanced, and the
+        engine is not to be used again."""
         began = self._clock()
-        plan = self.scheduler.schedule()
-        result = self.runner.execute(plan)
-        outputs = self.scheduler.update(plan, result, self._clock())
-        return self._observed(plan, outputs, began)
+        plan = self._scheduler.schedule()
+        try:
+            result = self._runner.execute(plan)
+        except (RuntimeError, MemoryError) as error:
+            raise EngineStepError(f"the step failed: {error}") from error
+        outputs = self._scheduler.update(plan, result)
+        self._note(plan, outputs, began)
+        assert self.stats is not None
+        return StepOutput(outputs, self.stats)
 
     def abort(self, request_id: str) -> bool:
-        """Forgets a request and frees its pages at once. False when it is not here."""
-        if request_id not in self.scheduler:
-            return False
-        self.scheduler.remove(request_id)
-        return True
+        """End a request and free its pages; False when there is none of that name (any more)."""
+        self._touched.pop(request_id, None)
+        return self._scheduler.remove(request_id)
 
-    def snapshot(self, request_id: str) -> Snapshot:
-        """What another engine needs to go on with a request. Raises EngineRequestError when it is not here."""
-        if request_id not in self.scheduler:
-            raise EngineRequestError(f"request {request_id!r} is not here")
-        return self.scheduler.get(request_id).snapshot()
+    def snapshot(self, request_id: str) -> Snapshot | None:
+        """What is needed to go on elsewhere, or None when there is no such request."""
+        request = self._scheduler.get(request_id)
+        return Snapshot(request_id, request.output()) if request else None
 
     def drain(self) -> tuple[Snapshot, ...]:
-        """Takes nothing more and gives everything unfinished back, in order of arrival. All pages are free then."""
+        """Take nothing more, end every request and say how far each had come."""
         self._draining = True
-        snapshots = tuple(request.snapshot() for request in self.scheduler.unfinished())
+        snapshots = tuple(Snapshot(request.id, request.output()) for request in self._scheduler)
         for snapshot in snapshots:
-            self.scheduler.remove(snapshot.request_id)
-        self.scheduler.check_integrity()
+            self.abort(snapshot.request_id)
         return snapshots
 
     def budget(self) -> Budget:
-        """Room in tokens and requests."""
-        return self.scheduler.budget()
+        size, running = self._config.page_size, self._scheduler.running + self._scheduler.waiting
+        free_seqs = max(0, self._config.max_num_seqs - running)
+        return Budget(self._pool.count * size, self._pool.free_count * size, free_seqs)
 
-    def would_fit(self, n_tokens: int) -> bool:
-        """Whether a request with `n_tokens` known tokens (prompt and resumed output) would start at the next step."""
-        return not self._draining and self.scheduler.would_fit(n_tokens)
-
-    @property
-    def has_unfinished(self) -> bool:
-        return self.scheduler.has_unfinished
+    def would_fit(self, tokens: int) -> bool:
+        """Whether a request of so many tokens in all could be taken, with the cache to itself."""
+        return tokens <= self.max_context
 
     def health(self) -> Health:
-        """Age of the last step, who runs and waits, and who got stuck."""
         now = self._clock()
-        limit = self.config.stuck_after_s
-        stuck = tuple(request.request_id for request in self.scheduler.running if now - request.progressed_at > limit)
-        age = None if self._last_step_at is None else now - self._last_step_at
-        idle = not self.has_unfinished
-        return Health(
-            ok=not stuck and (idle or age is None or age <= limit),
-            last_step_age_s=age,
-            running=len(self.scheduler.running),
-            waiting=len(self.scheduler.waiting),
-            stuck=stuck,
-        )
+        stuck = tuple(name for name, at in self._touched.items() if now - at >= _STUCK_S)
+        age = None if self._stepped_at is None else now - self._stepped_at
+        return Health(age, self._scheduler.running, self._scheduler.waiting, stuck)
+
+    def check_integrity(self) -> None:
+        """AssertionError when pages or requests are not all accounted for."""
+        self._scheduler.check_integrity()
+        assert self._touched.keys() == {request.id for request in self._scheduler}
 
     def generate(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams]
     ) -> list[Completion]:
-        """Answers a list of prompts through the same loop. Raises EngineRequestError for the first one refused, and
-        EngineError while requests of `add_request` are unfinished, whose tokens would get lost here."""
-        if self.has_unfinished:
-            raise EngineError("generate needs an idle engine; drive add_request and step instead")
-        each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
-        if len(each) != len(prompts):
-            raise EngineRequestError(f"{len(prompts)} prompts came with {len(each)} sampling parameters")
-        ids = [f"generate-{index}" for index in range(len(prompts))]
-        try:
-            for request_id, prompt, one in zip(ids, prompts, each, strict=True):
-                self.add_request(request_id, prompt, one)
-        except EngineRequestError:
-            for request_id in ids:
-                self.abort(request_id)
-            raise
-        return self._collect(ids)
+        """Offline use, through the same loop: one completion for each prompt, in their order.
 
-    def _collect(self, ids: Sequence[str]) -> list[Completion]:
-        tokens: dict[str, list[int]] = {request_id: [] for request_id in ids}
-        last: dict[str, RequestOutput] = {}
+        Raises EngineRequestError as `add_request` does, or for a request that failed.
+        """
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        for number, (prompt, own) in enumerate(zip(prompts, each, strict=True)):
+            self.add_request(f"generate-{number}", prompt, own)
+        done: dict[str, Completion] = {}
+        tokens: dict[str, list[int]] = {f"generate-{number}": [] for number in range(len(prompts))}
         while self.has_unfinished:
             for output in self.step().outputs:
+                if output.error:
+                    raise EngineRequestError(output.error.message, code=output.error.code)
                 tokens[output.request_id] += output.token_ids
-                last[output.request_id] = output
-        return [Completion(tuple(tokens[key]), last[key].finish_reason, last[key].error) for key in ids]
+                if output.finish_reason:
+                    done[output.request_id] = Completion(tuple(tokens[output.request_id]), output.finish_reason)
+        return [done[request_id] for request_id in tokens]
 
-    def _check(self, prompt: tuple[int, ...], resumed: tuple[int, ...], params: SamplingParams) -> None:
-        vocab_size = self.description.vocab_size
-        if not prompt:
-            raise EngineRequestError("the prompt is empty")
-        check_params(params, vocab_size)
-        check_ids("prompt_ids", prompt, vocab_size)
-        check_ids("resume.token_ids", resumed, vocab_size)
+    def _check(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, resume: Resume | None) -> None:
+        vocab = self._loaded.description.vocab_size
+        if self._draining:
+            raise EngineRequestError("the engine drains and takes nothing more", code="draining", retryable=True)
+        if request_id in self._scheduler:
+            raise EngineRequestError(f"there is a request {request_id!r} already")
+        if not prompt_ids:
+            raise EngineRequestError("the prompt is empty; give at least one token")
+        params.check(vocab)
+        resumed = resume.token_ids if resume else ()
         if len(resumed) > params.max_tokens:
             raise EngineRequestError(f"{len(resumed)} resumed tokens are more than max_tokens {params.max_tokens}")
-        total = len(prompt) + params.max_tokens
-        if total > self.max_context or not self.scheduler.fits_alone(total):
-            room = min(self.max_context, self.budget().total_tokens)
+        known = (*prompt_ids, *resumed, *params.stop_token_ids)
+        if min(known) < 0 or max(known) >= vocab:
+            raise EngineRequestError(f"token ids must be from 0 to {vocab - 1}")
+        asked = len(prompt_ids) + params.max_tokens
+        if asked > self.max_context:
             raise EngineRequestError(
-                f"{len(prompt)} prompt tokens and {params.max_tokens} to generate make {total}; the limit is {room}",
+                f"{len(prompt_ids)} prompt tokens and {params.max_tokens} to generate are more than the "
+                f"{self.max_context} that fit; shorten the prompt or lower max_tokens",
                 code="context_length_exceeded",
             )
 
-    def _observed(self, plan: SchedulePlan, outputs: tuple[RequestOutput, ...], began: float) -> StepOutput:
+    def _note(self, plan: SchedulePlan, outputs: tuple[RequestOutput, ...], began: float) -> None:
         now = self._clock()
-        self._last_step_at = now
+        scheduled = tuple(chunk.request.id for chunk in plan.chunks)
+        for request_id in scheduled:
+            self._touched[request_id] = now
+        for output in outputs:
+            if output.finish_reason or output.error:
+                self._touched.pop(output.request_id, None)
         decode_rows = sum(chunk.decodes for chunk in plan.chunks)
+        self._stepped_at = now
         self.stats = StepStats(
             seconds=now - began,
             prefill_tokens=sum(chunk.length for chunk in plan.chunks) - decode_rows,
             decode_rows=decode_rows,
             sampled_tokens=sum(len(output.token_ids) for output in outputs),
-            running=len(self.scheduler.running),
-            waiting=len(self.scheduler.waiting),
-            pages=self._pages,
-            pages_used=self._pages - self.scheduler.free_pages,
-            preemptions=len(plan.preempted),
-            scheduled=tuple(chunk.request.request_id for chunk in plan.chunks),
+            preemptions=plan.preempted,
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
+            pages=self._pool.count,
+            pages_used=self._pool.count - self._pool.free_count,
+            scheduled=scheduled,
         )
-        if not self.has_unfinished:
-            self.scheduler.check_integrity()
-        return StepOutput(outputs, self.stats)
-
-
-def choose_device(name: str) -> torch.device:
-    """Where "auto" means a GPU if torch sees one. Raises EngineConfigError (`device_unavailable`)."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise EngineConfigError(f"unknown device {name!r}; known are 'auto', 'cpu' and 'cuda'")
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise EngineConfigError("device 'cuda' was asked for, and torch sees none", code="device_unavailable")
-    return torch.device("cuda" if name != "cpu" and has_cuda else "cpu")

@@ -1,74 +1,151 @@
-"""One request on its way through the engine: its tokens, its pages, how far it is computed; knows no scheduling.
+"""A request inside the engine, and the border's small values; knows ids and positions, no text and no tensors."""
 
-token_ids   | prompt ............ | output (resumed ids first) ......|
-            0        computed ->  prompt                             num_tokens
-keys and values of [0, computed) are in `pages`; the rest is still to run. Output stays output after a resume or a
-preemption: penalties, min_tokens and max_tokens count it as such.
-"""
-
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from engine.outputs import FinishReason
-from engine.sampling_params import SamplingParams
+from engine.errors import EngineRequestError
+
+_MAX_SEED: Final = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """What to generate, in ids. `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0 are off.
+
+    Penalties count tokens of the output (`frequency`, `presence`) or of prompt and output (`repetition`). `choice`
+    is a part of the noise's key, so that choices of one seed differ. `stop_token_ids` end the request like the model's
+    own end tokens, which `ignore_eos` switches off; the ending token is part of the output.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int = 0
+    choice: int = 0
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    grammar: str | None = None
+
+    def check(self, vocab_size: int) -> None:
+        """Raises EngineRequestError naming the first value that cannot be."""
+        _within("max_tokens", self.max_tokens, 1, math.inf)
+        _within("min_tokens", self.min_tokens, 0, self.max_tokens)
+        _within("temperature", self.temperature, 0.0, 100.0)
+        _within("top_p", self.top_p, 1e-9, 1.0)
+        _within("top_k", self.top_k, 0, math.inf)
+        _within("min_p", self.min_p, 0.0, 1.0)
+        _within("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
+        _within("presence_penalty", self.presence_penalty, -100.0, 100.0)
+        _within("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
+        _within("seed", self.seed, 0, _MAX_SEED - 1)
+        _within("choice", self.choice, 0, 1 << 20)
+        for token_id, bias in self.logit_bias.items():
+            _within("a token id of logit_bias", token_id, 0, vocab_size - 1)
+            _within("a logit bias", bias, -1e4, 1e4)
+        for name in ("logprobs", "grammar"):
+            if getattr(self, name) is not None:
+                raise EngineRequestError(f"{name} is not supported by this engine yet; leave it out")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # NaN is never within
+        raise EngineRequestError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Tokens that an earlier attempt generated. The first new token has offset len(token_ids)."""
+    """Output that an earlier attempt has shown. It stays output: penalties and limits count it."""
 
     token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All that another engine needs to go on: add_request(request_id, prompt_ids, params, Resume(output_ids))."""
+class RequestFailure:
+    """Why one request ended without a finish reason."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """What one step brought one request: its tokens from `offset` on, and how it ended, if it did.
+
+    `finish_reason` is "stop" (an end or stop token, the last of `token_ids`) or "length".
+    """
 
     request_id: str
-    prompt_ids: tuple[int, ...]
-    output_ids: tuple[int, ...]
-    params: SamplingParams
-    priority: int
+    offset: int
+    token_ids: tuple[int, ...]
+    logprobs: None = None
+    finish_reason: str | None = None
+    error: RequestFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Enough to go on elsewhere: `Resume(token_ids)` with the same prompt and parameters."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One finished request of `Engine.generate`."""
+
+    token_ids: tuple[int, ...]
+    finish_reason: str
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """Owned by the scheduler. `ends` are the ids that stop it; `order` sorts by priority, then arrival."""
+    """A request on its way. Owned by the scheduler.
 
-    request_id: str
-    prompt_ids: tuple[int, ...]
+    ids       | prompt ................ | output ......... |
+    computed  | keys and values in pages ....... |  the rest is to be computed
+    """
+
+    id: str
     params: SamplingParams
-    ends: frozenset[int]
-    order: tuple[int, int]
-    output_ids: list[int]
-    computed: int = 0
+    ids: list[int]
+    prompt_length: int
+    priority: int
+    arrival: int
+    end_ids: frozenset[int]
     pages: list[int] = field(default_factory=list)
-    progressed_at: float = 0.0
+    computed: int = 0
 
     @property
-    def num_tokens(self) -> int:
-        return len(self.prompt_ids) + len(self.output_ids)
+    def output_length(self) -> int:
+        return len(self.ids) - self.prompt_length
 
     @property
-    def remaining(self) -> int:
-        """Known tokens that are not computed yet."""
-        return self.num_tokens - self.computed
+    def order(self) -> tuple[int, int]:
+        """Whose turn it is: lower first."""
+        return self.priority, self.arrival
 
-    @property
-    def decoding(self) -> bool:
-        """One row short of its next token, with output behind it."""
-        return self.remaining == 1 and bool(self.output_ids)
+    def token_ids(self, start: int, end: int) -> Sequence[int]:
+        """Ids of positions `start` to `end`, prompt and output alike."""
+        return self.ids[start:end]
 
-    def token_ids(self, start: int, stop: int) -> list[int]:
-        """Tokens [start, stop) of prompt and output."""
-        border = len(self.prompt_ids)
-        return [*self.prompt_ids[start:stop], *self.output_ids[max(0, start - border) : max(0, stop - border)]]
+    def output(self) -> tuple[int, ...]:
+        return tuple(self.ids[self.prompt_length :])
 
-    def finish_reason(self) -> FinishReason | None:
-        """Whether the output so far is a whole answer."""
-        count = len(self.output_ids)
-        if count and count >= self.params.min_tokens and self.output_ids[-1] in self.ends:
+    def finish_reason(self) -> str | None:
+        """Whether the output so far is the whole of it. An end token outweighs the length."""
+        length = self.output_length
+        if length and length >= self.params.min_tokens and self.ids[-1] in self.end_ids:
             return "stop"
-        return "length" if count >= self.params.max_tokens else None
-
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.request_id, self.prompt_ids, tuple(self.output_ids), self.params, priority=self.order[0])
+        return "length" if length >= self.params.max_tokens else None

@@ -1,81 +1,83 @@
-"""Chooses the next token from one row of logits; knows one request at a time, so no neighbour can change it.
+"""Chooses one token from one row of logits; knows parameters, counts and noise, no neighbours and no tensors.
 
-    logits -> penalties -> bias -> min_tokens -> temperature -> top_k, top_p, min_p -> argmax of score + Gumbel noise
-
-The largest of log p + Gumbel noise is a draw from p. Ties go to the lowest id throughout.
+Every row is worked on by itself and in float64, so what a request draws cannot depend on the batch it shared. The order
+of the steps: bias and penalties, minimum length, temperature, top-k, top-p, min-p, noise.
 """
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.noise import gumbel
-from engine.request import Request
-from engine.sampling_params import SamplingParams
+from engine.noise import Floats, Ids, gumbel
+from engine.request import Request, SamplingParams
 
-Scores = NDArray[np.float64]
+# So many most probable tokens hold the mass that top-p asks for, nearly always; sorting all would cost 20 times more.
+_LIKELY = 1024
 
 
 def sample(logits: NDArray[np.float32], request: Request) -> int:
-    """The token at offset len(request.output_ids).  logits [vocab], all finite"""
-    params = request.params
-    if params.temperature == 0 and not _adjusts(request):
-        return int(logits.argmax())  # numpy promises the first of equals
-    scores = logits.astype(np.float64)
-    _penalise(scores, request)
-    for token_id, bias in params.logit_bias:
-        scores[token_id] += bias
-    if len(request.output_ids) < params.min_tokens:
-        scores[list(request.ends)] = -math.inf
+    """The next token of a request from its row of logits [vocab]. Raises ValueError when nothing can be chosen."""
+    params, scores = request.params, logits.astype(np.float64)
+    _adjust(scores, params, request)
     if params.temperature == 0:
-        return int(scores.argmax())
-    scores -= scores.max()
+        return int(scores.argmax())  # the lowest id among equals
     scores /= params.temperature
-    kept = restrict(scores, params)
-    noise = gumbel(params.seed, params.choice, len(request.output_ids), kept)
-    return int(kept[(scores[kept] + noise).argmax()])
+    ids = _candidates(scores, params)
+    drawn = scores[ids] + gumbel(params.seed, params.choice, request.output_length, ids)
+    chosen = int(ids[drawn.argmax()])
+    if not np.isfinite(scores[chosen]):
+        raise ValueError("no token has a finite score")
+    return chosen
 
 
-def _adjusts(request: Request) -> bool:
-    """Whether anything but temperature changes the logits."""
-    params = request.params
-    return bool(
-        params.logit_bias
-        or params.frequency_penalty
-        or params.presence_penalty
-        or params.repetition_penalty != 1
-        or len(request.output_ids) < params.min_tokens
-    )
-
-
-def _penalise(scores: Scores, request: Request) -> None:
-    """In place. Repetition looks at prompt and output (Keskar et al., 2019); the other two at the output (OpenAI)."""
-    params = request.params
-    if params.repetition_penalty != 1:
-        seen = np.unique(np.array((*request.prompt_ids, *request.output_ids), dtype=np.int64))
+def _adjust(scores: Floats, params: SamplingParams, request: Request) -> None:
+    """Bias, penalties and minimum length, in place."""
+    for token_id, bias in params.logit_bias.items():
+        scores[token_id] += bias
+    if params.repetition_penalty != 1.0:
+        seen = _distinct(request.ids)[0]
         found = scores[seen]
         scores[seen] = np.where(found > 0, found / params.repetition_penalty, found * params.repetition_penalty)
-    if request.output_ids and (params.frequency_penalty or params.presence_penalty):
-        used, counts = np.unique(np.array(request.output_ids, dtype=np.int64), return_counts=True)
+    if params.frequency_penalty or params.presence_penalty:
+        used, counts = _distinct(request.output())
         scores[used] -= params.frequency_penalty * counts + params.presence_penalty
+    if request.output_length < params.min_tokens:
+        scores[list(request.end_ids)] = -np.inf
 
 
-def restrict(scores: Scores, params: SamplingParams) -> NDArray[np.int64]:
-    """The ids that top_k, then top_p, then min_p leave, in ascending order. scores = log p + constant, largest 0.
+def _distinct(ids: Sequence[int]) -> tuple[Ids, Ids]:
+    found, counts = np.unique(np.asarray(ids, dtype=np.int64), return_counts=True)
+    return found, counts.astype(np.int64)
 
-    Each of the three says how many of the best tokens stay, so one sort of the values is enough.
-    """
-    if not (params.top_k or params.top_p < 1 or params.min_p):
-        return np.arange(len(scores))
-    best_first = np.sort(scores)[::-1]
-    count = min(params.top_k or len(scores), len(scores))
-    if params.top_p < 1:
-        mass = np.exp(best_first[:count]).cumsum()
-        count = min(count, int(mass.searchsorted(params.top_p * mass[-1])) + 1)
-    if params.min_p:
-        count = min(count, int((best_first[:count] >= math.log(params.min_p)).sum()))
-    lowest = best_first[count - 1]
-    above = np.flatnonzero(scores > lowest)
-    equal = np.flatnonzero(scores == lowest)[: count - len(above)]
-    return np.sort(np.concatenate((above, equal)))
+
+def _candidates(scores: Floats, params: SamplingParams) -> Ids:
+    """Ids that may be drawn, ascending. Equal scores at the border of top-k or top-p: the lower id stays."""
+    ids: Ids = np.arange(len(scores), dtype=np.int64)
+    if 0 < params.top_k < len(scores):
+        ids = _best(scores, params.top_k)
+    if params.top_p < 1.0 or params.min_p > 0.0:
+        weights = np.exp(scores - scores.max())  # relative to the most probable token
+        if params.top_p < 1.0:
+            ids = _nucleus(scores, weights, ids, params.top_p)
+        ids = ids[weights[ids] >= params.min_p]
+    return np.sort(ids)
+
+
+def _best(scores: Floats, count: int) -> Ids:
+    """The `count` highest scores, best first, equal ones by id."""
+    threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
+    ids = np.flatnonzero(scores >= threshold)
+    return ids[np.argsort(-scores[ids], kind="stable")][:count]
+
+
+def _nucleus(scores: Floats, weights: Floats, ids: Ids, top_p: float) -> Ids:
+    """The shortest run of most probable ids whose mass reaches `top_p` of the mass of `ids`."""
+    wanted = top_p * weights[ids].sum()
+    if len(ids) == len(scores):
+        likely = _best(scores, min(_LIKELY, len(scores)))
+        mass = weights[likely].cumsum()
+        if mass[-1] >= wanted:
+            return likely[: int(mass.searchsorted(wanted)) + 1]
+    ids = ids[np.argsort(-scores[ids], kind="stable")]
+    return ids[: int(weights[ids].cumsum().searchsorted(wanted)) + 1]

@@ -1,249 +1,201 @@
-"""Decides which tokens run in a step, who waits and who gives way; holds no tensor and computes nothing.
+"""Decides which rows the next step computes, and what its tokens mean; holds no tensor and does no arithmetic on them.
 
-One token budget and no phases: running requests first, oldest first, a decode row costs 1 and a chunk of a prefill its
-length; what is left admits waiting requests in order of (priority, arrival). Output that is still to come is not
-reserved (pools would stand half empty), so pages can run out: then the youngest running request gives up its pages,
-waits with its output kept, and is recomputed later. The oldest never gives way, so everybody finishes.
+One token budget and no phases: running requests first, in the order in which they were admitted, then waiting ones by
+priority and arrival. A decode row and a row of a chunked prefill cost the same.
 """
 
-from bisect import insort
-from collections.abc import Iterable, Sequence
+import bisect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from typing import Final
 
 from engine.block_pool import BlockPool
-from engine.outputs import Budget, RequestFailure, RequestOutput
-from engine.request import Request
+from engine.request import Request, RequestFailure, RequestOutput
+
+# Pages kept free at admission, as a part of all: room for those already running to grow before anybody is preempted.
+_WATERMARK: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one step: rows, and requests that may run at once."""
+
+    max_batched_tokens: int
+    max_num_seqs: int
+    page_size: int
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledChunk:
-    """Tokens [start, start + length) of one request run in this step."""
+    """Positions `start` to `end` of one request. `samples`: its last row is the last known token's, and gives the next.
+
+    `decodes`: one row behind the prompt, and not a part of computing anew what was known.
+    """
 
     request: Request
     start: int
-    length: int
+    end: int
+    samples: bool
 
     @property
-    def end(self) -> int:
-        return self.start + self.length
-
-    @property
-    def samples(self) -> bool:
-        """Whether the chunk reaches the last known token, so that its last row gives the next one."""
-        return self.end == self.request.num_tokens
+    def length(self) -> int:
+        return self.end - self.start
 
     @property
     def decodes(self) -> bool:
-        return self.length == 1 and self.start >= len(self.request.prompt_ids)
+        return self.length == 1 and self.samples and self.start >= self.request.prompt_length
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulePlan:
-    """One step. `preempted` gave up their pages for it."""
+    """One step. `ended` are requests that had ended before they were computed: resumed with their whole output."""
 
     chunks: tuple[ScheduledChunk, ...]
-    preempted: tuple[str, ...]
+    preempted: int
+    ended: tuple[Request, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What the runner found: for each request that sampled a token, and for each that failed the reason."""
+    """What the runner made of a plan, by request id: a token for each chunk that samples, or why there is none."""
 
-    sampled: dict[str, int]
-    failed: dict[str, RequestFailure]
+    tokens: Mapping[str, int]
+    failures: Mapping[str, RequestFailure]
 
 
 class Scheduler:
-    """Owns all requests and their pages."""
+    """Owns every request from `add` to its end, and their pages."""
 
-    def __init__(self, pool: BlockPool, page_size: int, max_batched_tokens: int, max_num_seqs: int) -> None:
+    def __init__(self, limits: Limits, pool: BlockPool) -> None:
+        self._limits = limits
         self._pool = pool
-        self._page_size = page_size
-        self._max_batched_tokens = max_batched_tokens
-        # Every running request must be able to decode in every step.
-        self._max_running = min(max_num_seqs, max_batched_tokens)
-        # Pages kept free at admission, so that a newcomer is not preempted by the next page that somebody needs.
-        self._watermark = max(1, pool.total // 100)
-        self._running: list[Request] = []  # oldest first
-        self._waiting: list[Request] = []  # oldest first
-        self._complete: list[Request] = []  # resumed from a whole answer: they end in the next update
-        self._by_id: dict[str, Request] = {}
+        self._watermark = int(pool.count * _WATERMARK)
+        self._requests: dict[str, Request] = {}
+        self._running: list[Request] = []  # in order of admission: the last is the youngest
+        self._waiting: list[Request] = []  # in order of turn
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def __contains__(self, request_id: str) -> bool:
-        return request_id in self._by_id
+        return request_id in self._requests
 
-    @property
-    def running(self) -> Sequence[Request]:
-        return self._running
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._requests.values())
 
-    @property
-    def waiting(self) -> Sequence[Request]:
-        return self._waiting
+    def get(self, request_id: str) -> Request | None:
+        return self._requests.get(request_id)
 
-    @property
-    def free_pages(self) -> int:
-        return self._pool.free_count
-
-    @property
-    def has_unfinished(self) -> bool:
-        return bool(self._by_id)
-
-    def fits_alone(self, tokens: int) -> bool:
-        """Whether a request of that many tokens could ever run."""
-        return self._pages(tokens) <= self._pool.total
+    def pages_for(self, tokens: int) -> int:
+        return -(-tokens // self._limits.page_size)
 
     def add(self, request: Request) -> None:
-        """Takes a request that `fits_alone`."""
-        self._by_id[request.request_id] = request
-        if request.finish_reason() is None:
-            insort(self._waiting, request, key=_order)
-        else:
-            self._complete.append(request)
+        self._requests[request.id] = request
+        self._wait(request)
 
-    def get(self, request_id: str) -> Request:
-        return self._by_id[request_id]
-
-    def unfinished(self) -> Iterable[Request]:
-        """All requests, in order of arrival."""
-        return list(self._by_id.values())
-
-    def remove(self, request_id: str) -> None:
-        """Forgets a request and takes its pages back."""
-        request = self._by_id.pop(request_id)
-        for queue in (self._running, self._waiting, self._complete):
-            if request in queue:
-                queue.remove(request)
-        self._take_pages(request)
+    def remove(self, request_id: str) -> bool:
+        """End a request now, whatever it is doing; False when there is none."""
+        request = self._requests.pop(request_id, None)
+        if request is None:
+            return False
+        (self._running if request in self._running else self._waiting).remove(request)
+        self._free(request)
+        return True
 
     def schedule(self) -> SchedulePlan:
-        """The next step. Allocates the pages that it needs."""
-        preempted: list[str] = []
-        chunks = self._continue_running(preempted)
-        if not preempted:
-            self._admit(chunks)
-        return SchedulePlan(tuple(chunks), tuple(preempted))
+        ended = tuple(request for request in self._waiting if request.finish_reason())
+        for request in ended:
+            self.remove(request.id)
+        budget, chunks, preempted = self._limits.max_batched_tokens, [], 0
+        position = 0
+        while position < len(self._running) and budget:
+            request = self._running[position]
+            end = min(len(request.ids), request.computed + budget)
+            preempted += self._make_room(request, end)
+            if position < len(self._running):  # it did not have to give way itself
+                chunks.append(self._take(request, end))
+                budget -= chunks[-1].length
+                position += 1
+        while budget and not preempted and self._may_admit():
+            request = self._waiting.pop(0)
+            self._running.append(request)
+            chunks.append(self._take(request, min(len(request.ids), budget)))
+            budget -= chunks[-1].length
+        return SchedulePlan(tuple(chunks), preempted, ended)
 
-    def update(self, plan: SchedulePlan, result: StepResult, now: float) -> tuple[RequestOutput, ...]:
-        """Takes the result in: requests advance, finish or fail, and pages come back."""
-        outputs = [self._end_complete(request) for request in tuple(self._complete)]
+    def update(self, plan: SchedulePlan, result: StepResult) -> tuple[RequestOutput, ...]:
+        """Advance every request of the plan. One that was removed meanwhile is left alone."""
+        outputs = [
+            RequestOutput(request.id, request.output_length, (), finish_reason=request.finish_reason())
+            for request in plan.ended
+        ]
         for chunk in plan.chunks:
-            output = self._advance(chunk, result, now)
-            if output is not None:
-                outputs.append(output)
+            request = chunk.request
+            if self._requests.get(request.id) is not request:
+                continue
+            request.computed = chunk.end
+            if failure := result.failures.get(request.id):
+                outputs.append(RequestOutput(request.id, request.output_length, (), error=failure))
+                self.remove(request.id)
+            elif chunk.samples:
+                outputs.append(self._advance(request, result.tokens[request.id]))
         return tuple(outputs)
 
-    def budget(self) -> Budget:
-        """Room beside all that is here now: what known tokens of waiting requests will take is not free."""
-        free = max(0, self._pool.free_count - self._committed_pages())
-        return Budget(
-            total_tokens=self._pool.total * self._page_size,
-            free_tokens=free * self._page_size,
-            free_seqs=max(0, self._max_running - len(self._running) - len(self._waiting)),
-        )
-
-    def would_fit(self, tokens: int) -> bool:
-        """Whether a request with that many known tokens would be admitted at the next step."""
-        budget = self.budget()
-        reserve = self._watermark if self._by_id else 0
-        return budget.free_seqs > 0 and (self._pages(tokens) + reserve) * self._page_size <= budget.free_tokens
-
     def check_integrity(self) -> None:
-        """AssertionError unless every page is free or held by the request that lists it."""
-        self._pool.check_integrity(chain.from_iterable(request.pages for request in self._by_id.values()))
-        for request in self._by_id.values():
-            assert len(request.pages) >= self._pages(request.computed), f"{request.request_id} lacks pages"
-            assert request in self._running or not request.pages, f"{request.request_id} waits with pages"
+        """Every page is accounted for, and every request stands in exactly one place."""
+        self._pool.check_integrity(request.pages for request in self._requests.values())
+        assert len(self._running) + len(self._waiting) == len(self._requests)
+        assert {id(r) for r in (*self._running, *self._waiting)} == {id(r) for r in self._requests.values()}
+        assert all(not request.pages and not request.computed for request in self._waiting)
+        assert self._waiting == sorted(self._waiting, key=lambda request: request.order)
 
-    def _continue_running(self, preempted: list[str]) -> list[ScheduledChunk]:
-        chunks: list[ScheduledChunk] = []
-        budget = self._max_batched_tokens
-        decoding_behind = sum(request.decoding for request in self._running)
-        position = 0
-        while position < len(self._running):
-            request = self._running[position]
-            position += 1
-            decoding_behind -= request.decoding
-            # A prefill leaves a row for every decode behind it: an arrival must not stall a stream.
-            length = min(request.remaining, budget - decoding_behind)
-            if length <= 0:
-                continue
-            while not self._pool.can_allocate(self._missing_pages(request, length)):
-                victim = self._running.pop()  # never one that is scheduled: those stand before `request`
-                decoding_behind -= victim.decoding and victim is not request
-                preempted.append(self._preempt(victim))
-                if victim is request:
-                    return chunks
-            chunks.append(self._take(request, length))
-            budget -= length
-        return chunks
-
-    def _admit(self, chunks: list[ScheduledChunk]) -> None:
-        budget = self._max_batched_tokens - sum(chunk.length for chunk in chunks)
-        promised = sum(self._unallocated_pages(request) for request in self._running)
-        while self._waiting and budget > 0 and len(self._running) < self._max_running:
-            request = self._waiting[0]
-            needed = self._pages(request.num_tokens)
-            reserve = self._watermark if self._running else 0
-            if self._pool.free_count - promised < needed + reserve:
-                return  # nobody overtakes the first in line, or it would wait for ever
-            self._waiting.pop(0)
-            insort(self._running, request, key=_order)
-            chunk = self._take(request, min(request.remaining, budget))
-            chunks.append(chunk)
-            budget -= chunk.length
-            promised += self._unallocated_pages(request)
-
-    def _take(self, request: Request, length: int) -> ScheduledChunk:
-        request.pages += self._pool.allocate(self._missing_pages(request, length))
-        return ScheduledChunk(request, request.computed, length)
-
-    def _preempt(self, request: Request) -> str:
-        self._take_pages(request)
-        insort(self._waiting, request, key=_order)  # older than all that never ran, so in front of them
-        return request.request_id
-
-    def _take_pages(self, request: Request) -> None:
-        self._pool.release(request.pages)
-        request.pages = []
-        request.computed = 0
-
-    def _advance(self, chunk: ScheduledChunk, result: StepResult, now: float) -> RequestOutput | None:
-        request, request_id = chunk.request, chunk.request.request_id
-        offset = len(request.output_ids)
-        if request_id in result.failed:
-            self.remove(request_id)
-            return RequestOutput(request_id, offset, (), error=result.failed[request_id])
-        samples = chunk.samples
-        request.computed = chunk.end
-        request.progressed_at = now
-        if not samples:
-            return None
-        token = result.sampled[request_id]
-        request.output_ids.append(token)
+    def _advance(self, request: Request, token_id: int) -> RequestOutput:
+        offset = request.output_length
+        request.ids.append(token_id)
         reason = request.finish_reason()
-        if reason is not None:
-            self.remove(request_id)
-        return RequestOutput(request_id, offset, (token,), finish_reason=reason)
+        if reason:
+            self.remove(request.id)
+        return RequestOutput(request.id, offset, (token_id,), finish_reason=reason)
 
-    def _end_complete(self, request: Request) -> RequestOutput:
-        self.remove(request.request_id)
-        return RequestOutput(request.request_id, len(request.output_ids), (), finish_reason=request.finish_reason())
+    def _make_room(self, request: Request, end: int) -> int:
+        """Preempt the youngest, in the end this request itself, until positions up to `end` have pages. How many."""
+        preempted = 0
+        while not self._pool.can_allocate(self._missing(request, end)):
+            youngest = self._running.pop()
+            self._free(youngest)
+            self._wait(youngest)
+            preempted += 1
+            if youngest is request:
+                break
+        return preempted
 
-    def _pages(self, tokens: int) -> int:
-        return -(-tokens // self._page_size)
+    def _may_admit(self) -> bool:
+        """Whether the next in turn has room for all that it knows; alone it always has (Engine.add_request saw to it).
 
-    def _missing_pages(self, request: Request, length: int) -> int:
-        """Pages that the next `length` tokens need beyond those that the request holds."""
-        return max(0, self._pages(request.computed + length) - len(request.pages))
+        Nobody overtakes it, so a large request does not starve behind small ones.
+        """
+        if not self._waiting or len(self._running) >= self._limits.max_num_seqs:
+            return False
+        spare = self._watermark if self._running else 0
+        return self._pool.can_allocate(self.pages_for(len(self._waiting[0].ids)) + spare)
 
-    def _unallocated_pages(self, request: Request) -> int:
-        """Pages that the request's known tokens will still take."""
-        return max(0, self._pages(request.num_tokens) - len(request.pages))
+    def _take(self, request: Request, end: int) -> ScheduledChunk:
+        request.pages += self._pool.allocate(self._missing(request, end))
+        return ScheduledChunk(request, request.computed, end, samples=end == len(request.ids))
 
-    def _committed_pages(self) -> int:
-        return sum(self._unallocated_pages(request) for request in chain(self._running, self._waiting))
+    def _missing(self, request: Request, end: int) -> int:
+        return max(0, self.pages_for(end) - len(request.pages))
 
+    def _wait(self, request: Request) -> None:
+        bisect.insort(self._waiting, request, key=lambda waiting: waiting.order)
 
-def _order(request: Request) -> tuple[int, int]:
-    return request.order
+    def _free(self, request: Request) -> None:
+        """Forget what was computed; prompt and output stay, so it can be computed anew."""
+        self._pool.release(request.pages)
+        request.pages.clear()
+        request.computed = 0

@@ -9,8 +9,9 @@ from engine.errors import ModelFileError
 from engine.loaders.gguf import GGUFFile
 from engine.loaders.metadata import Metadata
 from engine.loaders.tokenizer_json import tokenizer_json
-from engine.models import MODELS
 from engine.models.shape import ModelShape
+
+ARCHITECTURES: Final = ("llama",)
 
 # Limits that no real model comes near; they keep a damaged number from becoming an absurd allocation.
 _MAX_WIDTH: Final = 1 << 20
@@ -64,8 +65,8 @@ def describe_open(file: GGUFFile) -> ModelDescription:
     """As `describe`, for a file that is open already."""
     metadata = Metadata(file.metadata, file.path)
     architecture = metadata.text("general.architecture")
-    if architecture not in MODELS:
-        known = ", ".join(MODELS)
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
         raise metadata.fail(
             f"its architecture {architecture!r} is not supported (supported: {known})", unsupported=True
         )

@@ -104,7 +104,7 @@ def draw(seed: int, vocab_size: int) -> Plan:
     # Half of the seeds have long prompts, to be prefilled in chunks; half have short ones, which are admitted together
     # and have to give way to each other while they grow.
     long = dice.random() < 0.5
-    count, longest = (dice.randint(2, 16), MAX_PROMPT) if long else (dice.randint(4, 8), 12)
+    count, longest = (_log_uniform(dice, 2, 16), MAX_PROMPT) if long else (dice.randint(3, 7), 12)
     cases = tuple(_draw_case(dice, index, vocab_size, longest) for index in range(count))
     lengths = [len(case.prompt) + case.params.max_tokens for case in cases]
     return Plan(cases, (_draw_knobs(dice, lengths), _draw_knobs(dice, lengths)))

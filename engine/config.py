@@ -36,5 +36,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EngineConfigError(f"{name} must be at least 1, not {value}")
+        if self.page_size & (self.page_size - 1):  # attention reads whole chunks of 64 keys, and so whole pages of them
+            raise EngineConfigError(f"page_size must be a power of two, not {self.page_size}")
         if self.threads is not None and self.threads < 1:
             raise EngineConfigError(f"threads must be at least 1, not {self.threads}")

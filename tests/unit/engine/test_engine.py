@@ -1,0 +1,296 @@
+"""The engine's border on a tiny model: what it takes, how requests end, go on elsewhere and are told about."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine import (
+    Completion,
+    Engine,
+    EngineConfig,
+    EngineConfigError,
+    EngineRequestError,
+    ModelFileError,
+    RequestOutput,
+    Resume,
+    SamplingParams,
+)
+from tests.tiny_model import IM_END, VOCAB_SIZE
+
+PROMPT = tuple(range(40, 60))
+PARAMS = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
+SAMPLED = SamplingParams(max_tokens=30, temperature=1.2, seed=11, frequency_penalty=0.4, ignore_eos=True)
+
+
+class Clock:
+    """Monotonic seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def build(model: Path, clock: Clock | None = None, **knobs: int) -> Engine:
+    config = EngineConfig(model, device="cpu", **({"num_pages": 64} | knobs))
+    return Engine(config, clock) if clock else Engine(config)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path) -> Engine:
+    """Shared; each test leaves it idle."""
+    return build(tiny)
+
+
+def run(engine: Engine) -> list[RequestOutput]:
+    """Step until idle."""
+    outputs: list[RequestOutput] = []
+    while engine.has_unfinished:
+        outputs += engine.step().outputs
+    engine.check_integrity()
+    return outputs
+
+
+def tokens_of(outputs: list[RequestOutput], request_id: str) -> tuple[int, ...]:
+    return tuple(token for output in outputs if output.request_id == request_id for token in output.token_ids)
+
+
+def refused(engine: Engine, prompt: tuple[int, ...], params: SamplingParams, resume: Resume | None = None) -> str:
+    """The code of the refusal; nothing was taken."""
+    with pytest.raises(EngineRequestError) as caught:
+        engine.add_request("refused", prompt, params, resume)
+    assert not engine.has_unfinished
+    engine.check_integrity()
+    return caught.value.code
+
+
+def test_what_cannot_be_run_is_refused_and_nothing_taken(engine: Engine) -> None:
+    assert refused(engine, (), PARAMS) == "invalid_request"
+    assert refused(engine, (VOCAB_SIZE,), PARAMS) == "invalid_request"
+    assert refused(engine, (-1,), PARAMS) == "invalid_request"
+    assert refused(engine, PROMPT, PARAMS, Resume((VOCAB_SIZE,))) == "invalid_request"
+    assert refused(engine, PROMPT, replace(PARAMS, stop_token_ids=(VOCAB_SIZE,))) == "invalid_request"
+    assert refused(engine, PROMPT, replace(PARAMS, max_tokens=0)) == "invalid_request"
+    assert refused(engine, PROMPT, PARAMS, Resume((1,) * 9)) == "invalid_request"
+
+
+def test_what_does_not_fit_is_refused_with_its_code(tiny: Path, engine: Engine) -> None:
+    assert engine.max_context == 512
+    assert refused(engine, (1,) * 505, PARAMS) == "context_length_exceeded"
+    small = build(tiny, num_pages=2)
+    assert small.max_context == 32
+    assert refused(small, (1,) * 25, PARAMS) == "context_length_exceeded"
+    small.add_request("fits", (1,) * 24, PARAMS)
+    assert len(tokens_of(run(small), "fits")) == 8
+    assert small.would_fit(32)
+    assert not small.would_fit(33)
+
+
+def test_a_name_is_used_once_at_a_time(engine: Engine) -> None:
+    engine.add_request("a", PROMPT, PARAMS)
+    with pytest.raises(EngineRequestError, match="'a'"):
+        engine.add_request("a", PROMPT, PARAMS)
+    first = tokens_of(run(engine), "a")
+    engine.add_request("a", PROMPT, PARAMS)
+    assert tokens_of(run(engine), "a") == first
+
+
+def test_outputs_number_their_tokens_and_end_once(engine: Engine) -> None:
+    engine.add_request("a", PROMPT, PARAMS)
+    outputs = run(engine)
+    assert [output.offset for output in outputs] == list(range(8))
+    assert [output.finish_reason for output in outputs] == [None] * 7 + ["length"]
+
+
+def test_the_stop_token_is_shown_and_ends_the_request(engine: Engine) -> None:
+    plain = engine.generate([PROMPT], PARAMS)[0]
+    stop = plain.token_ids[3]
+    assert stop not in plain.token_ids[:3]
+    stopped = engine.generate([PROMPT], replace(PARAMS, stop_token_ids=(stop,)))[0]
+    assert stopped == Completion(plain.token_ids[:4], "stop")
+    held = engine.generate([PROMPT], replace(PARAMS, stop_token_ids=(stop,), min_tokens=8))[0]
+    assert len(held.token_ids) == 8
+    assert held.token_ids[:3] == plain.token_ids[:3]
+    assert stop not in held.token_ids[:7]
+
+
+def test_the_models_own_end_ends_it_unless_ignored(engine: Engine) -> None:
+    wanting = replace(PARAMS, logit_bias={IM_END: 1000.0})
+    assert engine.generate([PROMPT], replace(wanting, ignore_eos=False)) == [Completion((IM_END,), "stop")]
+    assert engine.generate([PROMPT], wanting) == [Completion((IM_END,) * 8, "length")]
+
+
+@pytest.mark.parametrize("params", [PARAMS, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("shown", [0, 1, 7])
+def test_a_resumed_request_goes_on_where_it_stopped(engine: Engine, params: SamplingParams, shown: int) -> None:
+    whole = engine.generate([PROMPT], params)[0].token_ids
+    engine.add_request("r", PROMPT, params, Resume(whole[:shown]))
+    outputs = run(engine)
+    assert outputs[0].offset == shown
+    assert whole[:shown] + tokens_of(outputs, "r") == whole
+
+
+@pytest.mark.parametrize(
+    ("shown", "reason"), [((1,) * 8, "length"), ((1, 2, IM_END), "stop"), ((1,) * 7 + (IM_END,), "stop")]
+)
+def test_what_was_shown_whole_ends_with_no_further_token(engine: Engine, shown: tuple[int, ...], reason: str) -> None:
+    engine.add_request("done", PROMPT, replace(PARAMS, ignore_eos=False), Resume(shown))
+    assert run(engine) == [RequestOutput("done", len(shown), (), finish_reason=reason)]
+
+
+def test_abort_gives_pages_back_and_names_what_is_gone(engine: Engine) -> None:
+    total = engine.budget().total_tokens
+    engine.add_request("a", PROMPT, PARAMS)
+    engine.step()
+    assert engine.budget().free_tokens == total - 32
+    assert engine.abort("a")
+    assert not engine.abort("a")
+    assert engine.budget().free_tokens == total
+    assert not engine.has_unfinished
+    assert engine.snapshot("a") is None
+    engine.check_integrity()
+
+
+def test_an_aborted_neighbour_changes_nobody(engine: Engine) -> None:
+    alone = engine.generate([PROMPT], SAMPLED)[0].token_ids
+    engine.add_request("stays", PROMPT, SAMPLED)
+    engine.add_request("goes", PROMPT[::-1], SAMPLED)
+    outputs = list(engine.step().outputs)
+    engine.abort("goes")
+    assert tokens_of(outputs + run(engine), "stays") == alone
+
+
+def test_drain_hands_everything_over(tiny: Path, engine: Engine) -> None:
+    prompts = {"running": PROMPT, "waiting": PROMPT[:5]}
+    expected = {name: engine.generate([prompt], SAMPLED)[0].token_ids for name, prompt in prompts.items()}
+    draining = build(tiny, max_num_seqs=1)
+    for name, prompt in prompts.items():
+        draining.add_request(name, prompt, SAMPLED)
+    for _ in range(7):
+        draining.step()
+    before = draining.snapshot("running")
+    snapshots = draining.drain()
+    assert {snapshot.request_id: len(snapshot.token_ids) for snapshot in snapshots} == {"running": 7, "waiting": 0}
+    assert before in snapshots
+    draining.check_integrity()
+    assert not draining.has_unfinished
+    assert draining.budget().free_tokens == draining.budget().total_tokens
+    with pytest.raises(EngineRequestError) as caught:
+        draining.add_request("late", PROMPT, PARAMS)
+    assert (caught.value.code, caught.value.retryable) == ("draining", True)
+    for snapshot in snapshots:
+        name = snapshot.request_id
+        engine.add_request(name, prompts[name], SAMPLED, Resume(snapshot.token_ids))
+    outputs = run(engine)
+    for snapshot in snapshots:
+        assert snapshot.token_ids + tokens_of(outputs, snapshot.request_id) == expected[snapshot.request_id]
+
+
+def test_budget_counts_pages_and_places(tiny: Path) -> None:
+    engine = build(tiny, num_pages=10, page_size=8, max_num_seqs=2)
+    budget = engine.budget()
+    assert (budget.total_tokens, budget.free_tokens, budget.free_seqs) == (80, 80, 2)
+    engine.add_request("a", (1,) * 17, PARAMS)
+    engine.step()
+    budget = engine.budget()
+    assert (budget.total_tokens, budget.free_tokens, budget.free_seqs) == (80, 56, 1)
+    engine.add_request("b", (1,), PARAMS)
+    engine.add_request("c", (1,), PARAMS)
+    assert engine.budget().free_seqs == 0
+    run(engine)
+    assert engine.budget().free_tokens == 80
+
+
+def test_pages_come_from_a_budget_of_bytes(tiny: Path) -> None:
+    engine = Engine(EngineConfig(tiny, device="cpu", kv_budget_bytes=1 << 20))
+    per_token = 2 * 2 * 2 * (16 + 4)  # layers, keys and values, heads, int8 and a scale
+    assert engine.budget().total_tokens == (1 << 20) // (per_token * 16) * 16
+    with pytest.raises(EngineConfigError, match="page"):
+        Engine(EngineConfig(tiny, device="cpu", kv_budget_bytes=100))
+
+
+def test_health_tells_the_age_of_the_last_step_and_who_is_stuck(tiny: Path) -> None:
+    clock = Clock()
+    engine = build(tiny, clock, max_num_seqs=1)
+    assert engine.health().step_age_s is None
+    engine.add_request("runs", PROMPT, SAMPLED)
+    engine.add_request("waits", PROMPT, SAMPLED)
+    engine.step()
+    clock.now += 29.0
+    engine.step()
+    assert engine.health().stuck == ()
+    clock.now += 2.0
+    health = engine.health()
+    assert (health.step_age_s, health.running, health.waiting, health.stuck) == (2.0, 1, 1, ("waits",))
+    engine.abort("waits")
+    assert engine.health().stuck == ()
+
+
+def test_stats_tell_prefill_from_decode(tiny: Path) -> None:
+    clock = Clock()
+    engine = build(tiny, clock, max_batched_tokens=16, page_size=8)
+    assert engine.stats is None
+    engine.add_request("a", (1,) * 20, PARAMS)
+    first, second, third = (engine.step().stats for _ in range(3))
+    assert (first.prefill_tokens, first.decode_rows, first.sampled_tokens) == (16, 0, 0)
+    assert (second.prefill_tokens, second.decode_rows, second.sampled_tokens) == (4, 0, 1)
+    assert (third.prefill_tokens, third.decode_rows, third.sampled_tokens) == (0, 1, 1)
+    engine.add_request("b", (1,) * 20, PARAMS)
+    fourth = engine.step().stats
+    assert (fourth.prefill_tokens, fourth.decode_rows, fourth.scheduled) == (15, 1, ("a", "b"))
+    assert (fourth.running, fourth.waiting, fourth.pages, fourth.pages_used) == (2, 0, 64, 3 + 2)
+    assert engine.stats is fourth
+    assert fourth.seconds == 0.0
+
+
+def test_stats_count_preemptions_and_tokens_stay_the_same(tiny: Path, engine: Engine) -> None:
+    prompts = [PROMPT[:3], PROMPT[3:6], PROMPT[6:9]]
+    expected = [engine.generate([prompt], SAMPLED)[0].token_ids for prompt in prompts]
+    tight = build(tiny, num_pages=9, page_size=4)
+    for number, prompt in enumerate(prompts):
+        tight.add_request(str(number), prompt, SAMPLED)
+    outputs: list[RequestOutput] = []
+    preemptions = 0
+    while tight.has_unfinished:
+        step = tight.step()
+        outputs += step.outputs
+        preemptions += step.stats.preemptions
+        tight.check_integrity()
+    assert preemptions > 0
+    assert [tokens_of(outputs, str(number)) for number in range(3)] == expected
+
+
+def test_generate_keeps_the_order_of_its_prompts(engine: Engine) -> None:
+    prompts = [PROMPT, PROMPT[:1], PROMPT[4:9]]
+    params = [replace(PARAMS, max_tokens=length) for length in (2, 9, 5)]
+    together = engine.generate(prompts, params)
+    assert [len(completion.token_ids) for completion in together] == [2, 9, 5]
+    assert together == [engine.generate([prompt], own)[0] for prompt, own in zip(prompts, params, strict=True)]
+    assert engine.generate([], PARAMS) == []
+
+
+def test_digest_names_policy_and_file(tiny: Path, engine: Engine) -> None:
+    reference = Engine(EngineConfig(tiny, device="cpu", num_pages=4, numerics="reference"))
+    assert build(tiny, num_pages=4).digest == engine.digest != reference.digest
+    assert engine.revision == reference.revision
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 8, 64, 128])
+def test_any_page_size_gives_the_same_tokens(tiny: Path, engine: Engine, page_size: int) -> None:
+    other = build(tiny, page_size=page_size, num_pages=-(-512 // page_size), max_batched_tokens=7)
+    assert other.generate([PROMPT * 5], SAMPLED) == engine.generate([PROMPT * 5], SAMPLED)
+
+
+def test_a_page_size_that_does_not_divide_a_chunk_of_keys_is_refused(tiny: Path) -> None:
+    with pytest.raises(EngineConfigError, match="page_size"):
+        build(tiny, page_size=24)
+
+
+def test_what_is_not_there_is_said(tiny: Path) -> None:
+    with pytest.raises(ModelFileError) as missing:
+        build(tiny.parent / "none.gguf")
+    assert missing.value.code == "model_file_missing"
+    with pytest.raises(EngineConfigError, match="numerics"):
+        Engine(EngineConfig(tiny, device="cpu", numerics="half"))

@@ -1,0 +1,224 @@
+"""The scheduler with a runner that only counts: who runs, in which order, who gives way, and that all end."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.block_pool import BlockPool
+from engine.request import Request, RequestFailure, RequestOutput, SamplingParams
+from engine.scheduler import Limits, SchedulePlan, Scheduler, StepResult
+
+TOKEN = 7
+PAGE = 4
+
+
+class Bench:
+    """A scheduler and what it has been told; every sampling chunk gets the same token."""
+
+    def __init__(self, pages: int = 100, batched: int = 16, seqs: int = 8) -> None:
+        self.scheduler = Scheduler(Limits(batched, seqs, PAGE), BlockPool(pages))
+        self.pool = self.scheduler._pool
+        self.arrivals = 0
+
+    def add(self, name: str, prompt: int, max_tokens: int = 8, priority: int = 0, resumed: int = 0) -> Request:
+        params = SamplingParams(max_tokens=max_tokens)
+        request = Request(name, params, [1] * (prompt + resumed), prompt, priority, self.arrivals, frozenset())
+        self.arrivals += 1
+        self.scheduler.add(request)
+        return request
+
+    def step(self, failing: Sequence[str] = ()) -> tuple[SchedulePlan, tuple[RequestOutput, ...]]:
+        plan = self.scheduler.schedule()
+        failures = {name: RequestFailure("engine_error", "as asked") for name in failing}
+        tokens = {chunk.request.id: TOKEN for chunk in plan.chunks if chunk.samples}
+        outputs = self.scheduler.update(plan, StepResult(tokens, failures))
+        self.scheduler.check_integrity()
+        return plan, outputs
+
+    def plan(self) -> dict[str, tuple[int, int]]:
+        """One step: name -> rows from, to."""
+        return {chunk.request.id: (chunk.start, chunk.end) for chunk in self.step()[0].chunks}
+
+
+def test_a_prompt_is_cut_at_the_budget_and_samples_at_its_end() -> None:
+    bench = Bench(batched=10)
+    bench.add("a", 25)
+    seen = [bench.step() for _ in range(4)]
+    assert [(c.start, c.end, c.samples, c.decodes) for plan, _ in seen for c in plan.chunks] == [
+        (0, 10, False, False),
+        (10, 20, False, False),
+        (20, 25, True, False),
+        (25, 26, True, True),
+    ]
+    assert [len(outputs) for _, outputs in seen] == [0, 0, 1, 1]
+    assert [output.offset for _, outputs in seen for output in outputs] == [0, 1]
+
+
+def test_running_requests_come_before_waiting_ones() -> None:
+    bench = Bench(batched=6)
+    bench.add("a", 4)
+    assert bench.plan() == {"a": (0, 4)}
+    bench.add("b", 9)
+    assert bench.plan() == {"a": (4, 5), "b": (0, 5)}
+    assert bench.plan() == {"a": (5, 6), "b": (5, 9)}
+    bench.add("c", 2)
+    assert bench.plan() == {"a": (6, 7), "b": (9, 10), "c": (0, 2)}
+
+
+def test_waiting_ones_come_by_priority_then_arrival() -> None:
+    bench = Bench(seqs=1)
+    for name, priority in (("late", 1), ("first", 0), ("second", 0), ("urgent", -1)):
+        bench.add(name, 2, max_tokens=1, priority=priority)
+    assert [list(bench.plan()) for _ in range(4)] == [["urgent"], ["first"], ["second"], ["late"]]
+
+
+def test_no_more_run_at_once_than_allowed() -> None:
+    bench = Bench(seqs=2)
+    for name in "abc":
+        bench.add(name, 2)
+    bench.step()
+    assert (bench.scheduler.running, bench.scheduler.waiting) == (2, 1)
+
+
+def test_nobody_overtakes_the_first_in_line() -> None:
+    bench = Bench(pages=4, batched=64)
+    bench.add("a", 8)
+    bench.step()
+    bench.add("large", 12)
+    bench.add("small", 1)
+    while "a" in bench.scheduler:
+        assert set(bench.plan()) == {"a"}
+    assert set(bench.plan()) >= {"large"}
+
+
+def test_the_youngest_gives_way_and_keeps_its_output_and_its_place() -> None:
+    bench = Bench(pages=5, batched=64)
+    bench.add("old", 8, max_tokens=12)
+    young = bench.add("young", 8, max_tokens=12)
+    bench.step()
+    bench.add("later", 1, max_tokens=1)
+    plans = [bench.step()[0]]
+    while not plans[-1].preempted:
+        plans.append(bench.step()[0])
+    assert [chunk.request.id for chunk in plans[-1].chunks] == ["old"]
+    assert (young.pages, young.computed) == ([], 0)
+    kept = young.output()
+    assert kept
+    # It has its turn again before the one that arrived after it, and computes all it knew in one go.
+    order: list[str] = []
+    offsets: list[int] = []
+    while bench.scheduler.running or bench.scheduler.waiting:
+        plan, outputs = bench.step()
+        order += [chunk.request.id for chunk in plan.chunks if chunk.start == 0]
+        offsets += [output.offset for output in outputs if output.request_id == "young"]
+    assert order == ["young", "later"]
+    assert offsets == list(range(len(kept), 12))
+
+
+def test_computing_anew_is_no_decode() -> None:
+    bench = Bench(batched=1)
+    bench.add("a", 2, resumed=2)
+    seen = [chunk.decodes for _ in range(5) for chunk in bench.step()[0].chunks]
+    assert seen == [False, False, False, True, True]
+
+
+def test_a_request_gives_way_itself_when_it_is_the_youngest() -> None:
+    bench = Bench(pages=4, batched=64)
+    bench.add("old", 4, max_tokens=9)
+    bench.add("young", 8, max_tokens=8)
+    preempted = 0
+    while bench.scheduler.running or bench.scheduler.waiting:
+        plan, _ = bench.step()
+        preempted += plan.preempted
+        assert plan.chunks, "a step without work"
+    assert preempted == 1
+
+
+def test_a_lone_request_runs_in_a_pool_of_just_its_size() -> None:
+    bench = Bench(pages=5, batched=3)
+    bench.add("a", 12, max_tokens=8)
+    for _ in range(4 + 7):
+        assert bench.plan()
+    assert "a" not in bench.scheduler
+    assert bench.pool.free_count == 5
+
+
+def test_what_has_ended_already_costs_no_row() -> None:
+    bench = Bench()
+    bench.add("done", 4, max_tokens=3, resumed=3)
+    plan, outputs = bench.step()
+    assert not plan.chunks
+    assert [(o.request_id, o.offset, o.token_ids, o.finish_reason) for o in outputs] == [("done", 3, (), "length")]
+    assert "done" not in bench.scheduler
+
+
+def test_a_failure_ends_its_request_alone() -> None:
+    bench = Bench()
+    bench.add("bad", 4)
+    bench.add("good", 4)
+    _, outputs = bench.step(failing=["bad"])
+    assert {output.request_id: (output.token_ids, output.error is None) for output in outputs} == {
+        "bad": ((), False),
+        "good": ((TOKEN,), True),
+    }
+    assert "bad" not in bench.scheduler
+    assert "good" in bench.scheduler
+
+
+def test_one_removed_during_the_step_gets_no_output() -> None:
+    bench = Bench()
+    bench.add("a", 4)
+    plan = bench.scheduler.schedule()
+    assert bench.scheduler.remove("a")
+    again = bench.add("a", 4)
+    assert bench.scheduler.update(plan, StepResult({"a": TOKEN}, {})) == ()
+    assert again.output() == ()
+    assert not bench.scheduler.remove("b")
+
+
+ARRIVALS = st.lists(
+    st.tuples(st.integers(1, 24), st.integers(1, 16), st.integers(0, 30), st.integers(-1, 1), st.integers(0, 40)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(ARRIVALS, st.integers(10, 24), st.integers(1, 20), st.integers(1, 6))
+@settings(max_examples=150, deadline=None)
+def test_everybody_ends_within_the_work_there_is(
+    arrivals: list[tuple[int, int, int, int, int]], pages: int, batched: int, seqs: int
+) -> None:
+    """Budget, places and order hold at every step; the first in turn always moves, so nobody starves."""
+    bench = Bench(pages, batched, seqs)
+    shown = dict.fromkeys(map(str, range(len(arrivals))), 0)
+    aborts = {str(number): at for number, (_, _, _, _, at) in enumerate(arrivals) if at % 4 == 0}
+    steps = 0
+    while steps <= 30 or bench.scheduler.running or bench.scheduler.waiting:
+        for number, (prompt, tokens, at, priority, _) in enumerate(arrivals):
+            if at == steps:
+                bench.add(str(number), prompt, tokens, priority)
+        for name, at in aborts.items():
+            if at == steps:
+                bench.scheduler.remove(name)
+        was_running = [request.id for request in bench.scheduler._running]
+        plan, outputs = bench.step()
+        scheduled = [chunk.request.id for chunk in plan.chunks]
+        assert sum(chunk.length for chunk in plan.chunks) <= batched
+        assert bench.scheduler.running <= seqs
+        assert scheduled[: len(was_running)] == was_running[: len(scheduled)], "not in order of admission"
+        assert scheduled or not (bench.scheduler.running or bench.scheduler.waiting), "a step without work"
+        for output in outputs:
+            assert output.offset == shown[output.request_id]
+            shown[output.request_id] += len(output.token_ids)
+        steps += 1
+        assert steps < 5000, "somebody starves"
+    assert bench.pool.free_count == pages
+    for number, (_, tokens, _, _, _) in enumerate(arrivals):
+        assert shown[str(number)] == tokens or str(number) in aborts
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 5, 8, 9])
+def test_pages_are_counted_by_whole_ones(tokens: int) -> None:
+    assert Bench().scheduler.pages_for(tokens) == (tokens + 3) // 4

@@ -51,7 +51,7 @@ invariance: $(VENV)/.dev
 	$(BIN)/python -m tests.unit.engine.any_schedule --model "$$($(BIN)/headrace models path $(MODEL))" --seeds 10
 
 demo: $(VENV)/.run
-	@$(BIN)/headrace up --data-dir demo-output/data --port 0 -- $(BIN)/python examples/readmes.py --output demo-output
+	@$(BIN)/headrace up --workers 2 --data-dir demo-output/data --port 0 -- $(BIN)/python examples/readmes.py --output demo-output
 
 up: $(VENV)/.run
 	@$(BIN)/headrace up

@@ -139,9 +139,10 @@ class Fleet:
     def _variables(self) -> dict[str, str]:
         """The settings as every child is to see them."""
         variables = as_variables(self._plan.settings) | {"HEADRACE_REDIS__URL": self.address.redis_url}
-        if self._plan.settings.engine.threads is None and self._plan.workers > 1:
-            # Workers that each take all cores spend their time waiting for each other.
-            variables["HEADRACE_ENGINE__THREADS"] = str(max(1, _cores() // self._plan.workers))
+        if self._plan.settings.engine.threads is None:
+            # A step waits for its slowest thread, so threads that share a core with anything else cost more than they
+            # bring: workers divide the cores between them, less one for gateway, store and the workers' parents.
+            variables["HEADRACE_ENGINE__THREADS"] = str(max(1, (_cores() - 1) // self._plan.workers))
         return variables
 
     def _serves(self, client: Client) -> bool:

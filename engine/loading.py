@@ -33,12 +33,13 @@ def load_model(config: EngineConfig) -> LoadedModel:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = _device(config.device)
-    numerics = choose_numerics(config.numerics, device)
     with GGUFFile(config.model) as file:
         description = describe_open(file)
         shape = description.shape
+        numerics = choose_numerics(config.numerics, device, shape.product_widths)
         max_context = min(config.max_context or shape.context_length, shape.context_length)
         num_pages = _num_pages(config, shape.kv_bytes_per_token(config.numerics), max_context)
+        max_context = min(max_context, num_pages * config.page_size)
         pages = PageLayout(NULL_PAGE + 1 + num_pages, config.page_size)
         with torch.inference_mode():
             model = Llama(GGUFCheckpoint(file, shape), shape, numerics, pages, max_context, device)

@@ -4,7 +4,7 @@
 "reference"  float32 weights and sums, as a textbook writes them: the plain twin, for parity and for measuring quality
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -20,9 +20,8 @@ from engine.layers.protocols import Attention, Embedding, Linear, Norm
 from engine.models.shape import ModelShape
 from kernels import ops
 
-# Widths around the cuts that kernels make: one row and many, one chunk of the portable road and several.
+# Counts around the cuts that kernels make: one row, fewer than a tile, more than one.
 _PROOF_ROWS: Final = (1, 2, 7, 17, 33, 64)
-_PROOF_WIDTHS: Final = (64, 576, 1536)
 _PROOF_OUTPUTS: Final = 48
 
 WeightMaker: TypeAlias = Callable[[Tensor], Weight]
@@ -42,17 +41,17 @@ class Numerics:
     attention: Callable[[ModelShape, PageLayout, torch.device], Attention]
 
 
-def choose_numerics(name: str, device: torch.device) -> Numerics:
-    """The policy `name` on `device`. Raises EngineConfigError for an unknown name."""
+def choose_numerics(name: str, device: torch.device, widths: Iterable[int]) -> Numerics:
+    """The policy `name` on `device` for products over `widths` inputs. Raises EngineConfigError for an unknown name."""
     if name == "exact":
-        return _exact(device)
+        return _exact(device, widths)
     if name == "reference":
         return _reference(device)
     raise EngineConfigError(f"unknown numerics {name!r}; known are 'exact' and 'reference'")
 
 
-def _exact(device: torch.device) -> Numerics:
-    integers_are_exact = is_exact(ops.int8_matmul, torch.int8, device)
+def _exact(device: torch.device, widths: Iterable[int]) -> Numerics:
+    integers_are_exact = is_exact(ops.int8_matmul, torch.int8, device, widths)
     return Numerics(
         name="exact",
         road="int8_matmul" if integers_are_exact else "float_chunk_matmul",
@@ -81,15 +80,19 @@ def _reference(device: torch.device) -> Numerics:
     )
 
 
-def is_exact(product: Callable[[Tensor, Tensor], Tensor], weight_dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a product of int8 operands equals int64 arithmetic where saturation would show: all at +-127.
+def is_exact(
+    product: Callable[[Tensor, Tensor], Tensor], weight_dtype: torch.dtype, device: torch.device, widths: Iterable[int]
+) -> bool:
+    """Whether a product of int8 operands over each of `widths` inputs equals int64 arithmetic where saturation would
+    show: all at +-127.
 
     oneDNN without VNNI adds pairs of products in 16 bits and clips them; rows still agree with each other, so only a
-    comparison with wider integers finds it.
+    comparison with wider integers finds it. The widths are the model's own, since a width can be wrong by itself:
+    torch 2.13 misreads a weight of one input.
     """
     generator = torch.Generator().manual_seed(0)
     try:
-        for width in _PROOF_WIDTHS:
+        for width in sorted(set(widths)):
             weight = _extremes(_PROOF_OUTPUTS, width, generator)
             for rows in _PROOF_ROWS:
                 x = _extremes(rows, width, generator)

@@ -27,6 +27,11 @@ class ModelShape:
         """Query heads that share one key/value head."""
         return self.num_heads // self.num_kv_heads
 
+    @property
+    def product_widths(self) -> tuple[int, ...]:
+        """Inputs of the linear layers: of most, of the one behind attention, of the one behind the MLP's middle."""
+        return self.hidden_size, self.num_heads * self.head_dim, self.ffn_size
+
     def kv_bytes_per_token(self, numerics: str) -> int:
         """Bytes of KV cache for one token: int8 with a scale a head under "exact", float32 under "reference"."""
         head = self.head_dim + _SCALE_BYTES if numerics == "exact" else self.head_dim * _FLOAT_BYTES

@@ -76,7 +76,7 @@ def tokenizer_json(metadata: Metadata, vocab_size: int) -> str:
         "added_tokens": _added_tokens(metadata, tokens),
         "normalizer": None,
         "pre_tokenizer": _pre_tokenizer(metadata),
-        "post_processor": None,
+        "post_processor": _post_processor(metadata, tokens),
         "decoder": _byte_level(use_regex=True),
         "model": {
             "type": "BPE",
@@ -103,6 +103,23 @@ def _pre_tokenizer(metadata: Metadata) -> Json:
         known = ", ".join(PRE_TOKENIZERS)
         raise metadata.fail(f"its pre-tokenizer {name!r} is unknown (known: {known})", unsupported=True)
     return PRE_TOKENIZERS[name]()
+
+
+def _post_processor(metadata: Metadata, tokens: list[str]) -> Json | None:
+    """Puts the start token in front of a whole prompt, where the file asks for that."""
+    start = metadata.token_id("tokenizer.ggml.bos_token_id", len(tokens))
+    if start is None or not metadata.flag("tokenizer.ggml.add_bos_token", False):
+        return None
+    name = tokens[start]
+    special: Json = {"SpecialToken": {"id": name, "type_id": 0}}
+    first: Json = {"Sequence": {"id": "A", "type_id": 0}}
+    second: Json = {"Sequence": {"id": "B", "type_id": 1}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [special, first],
+        "pair": [special, first, {"SpecialToken": {"id": name, "type_id": 1}}, second],
+        "special_tokens": {name: {"id": name, "ids": [start], "tokens": [name]}},
+    }
 
 
 def _added_tokens(metadata: Metadata, tokens: list[str]) -> list[Json]:

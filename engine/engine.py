@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.block_pool import BlockPool
 from engine.config import EngineConfig
 from engine.errors import EngineRequestError, EngineStepError
+from engine.loaders import ModelDescription
 from engine.loading import LoadedModel, load_model
 from engine.request import Completion, Request, RequestOutput, Resume, SamplingParams, Snapshot
 from engine.runner import Runner
@@ -84,9 +85,9 @@ class Engine:
         return self._loaded.digest
 
     @property
-    def revision(self) -> str:
-        """SHA-256 of the model file."""
-        return self._loaded.description.revision
+    def description(self) -> ModelDescription:
+        """What the model file says of itself."""
+        return self._loaded.description
 
     @property
     def max_context(self) -> int:

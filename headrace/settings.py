@@ -7,11 +7,11 @@ Unknown keys are errors, since a misspelt setting that is silently ignored costs
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headrace.contract.errors import SetupError
 from headrace.queue.base import Timing
@@ -53,6 +53,14 @@ class QueueSettings(Section):
     reap_ms: int = Field(default=1_000, ge=50)
     journal_ttl_s: int = Field(default=15 * 60, ge=1)
     result_ttl_s: int = Field(default=24 * 3600, ge=1)
+
+    @model_validator(mode="after")
+    def _ticks_within_a_lease(self) -> Self:
+        """A reaper that ticks too rarely takes its own pauses for outages, and then leaves every lease alone."""
+        for name in ("reap_ms", "renew_ms"):
+            if getattr(self, name) * 2 >= self.lease_ms:
+                raise ValueError(f"{name} must be less than half of lease_ms ({self.lease_ms})")
+        return self
 
     def timing(self) -> Timing:
         return Timing(self.lease_ms, self.journal_ttl_s * 1000, self.result_ttl_s * 1000)

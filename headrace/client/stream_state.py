@@ -31,6 +31,7 @@ class StreamState:
         self._gaps = 0
         self._seq = 0
         self._next_offset: dict[int, int] = {}
+        self._finished: set[int] = set()
         self._whole = not cursor  # a reader that began in the middle cannot know where a choice should begin
 
     def heard(self, now: float) -> None:
@@ -42,7 +43,7 @@ class StreamState:
 
     def take(self, event: Event, cursor: str) -> Verdict:
         """Judge an event that arrived with this cursor, and move behind it when it is to be shown."""
-        verdict = self._judge_delta(event) if isinstance(event, Delta) else self._judge_seq(event.seq)
+        verdict = self._judge_delta(event) if isinstance(event, Delta) else self._judge_other(event)
         if verdict is Verdict.GAP:
             self._gaps += 1
         if verdict is Verdict.SHOW:
@@ -52,6 +53,8 @@ class StreamState:
             self._failures = self._gaps = 0
             if isinstance(event, Delta):
                 self._next_offset[event.choice] = event.offset + len(event.token_ids)
+                if event.finish_reason:
+                    self._finished.add(event.choice)
         return verdict
 
     def cut(self, failure: Failure, patience: Patience, now: float, jitter: float) -> float | None:
@@ -61,8 +64,10 @@ class StreamState:
             return None
         return patience.delay(failure, self._failures, self.silent_s(now), jitter)
 
-    def _judge_seq(self, seq: int) -> Verdict:
-        return Verdict.SHOW if seq > self._seq else Verdict.DROP
+    def _judge_other(self, event: Event) -> Verdict:
+        """An end counts whatever its seq: a store that lost its tail numbers what follows anew, and lower."""
+        new = not self.ended if event.type in TERMINAL_TYPES else event.seq > self._seq
+        return Verdict.SHOW if new else Verdict.DROP
 
     def _judge_delta(self, delta: Delta) -> Verdict:
         have = self._next_offset.get(delta.choice, 0 if self._whole else delta.offset)
@@ -70,5 +75,5 @@ class StreamState:
             return Verdict.GAP
         if delta.offset == have:
             # A last delta may be empty: its finish_reason came after the tokens were sent.
-            return Verdict.SHOW if delta.token_ids else self._judge_seq(delta.seq)
+            return Verdict.SHOW if delta.token_ids or delta.choice not in self._finished else Verdict.DROP
         return Verdict.DROP if delta.offset + len(delta.token_ids) <= have else Verdict.GAP

@@ -8,6 +8,8 @@ import structlog
 
 from headrace.settings import LogSettings
 
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
 
 def configure(settings: LogSettings, *, role: str, stream: TextIO | None = None) -> None:
     """Send structlog and the standard library's loggers through one pipeline.
@@ -33,9 +35,10 @@ def configure(settings: LogSettings, *, role: str, stream: TextIO | None = None)
         cache_logger_on_first_use=True,
     )
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Without the frames' variables: those hold prompts.
+        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,

@@ -48,3 +48,9 @@ def test_yaml_that_cannot_be_read_is_a_setup_error(tmp_path: Path) -> None:
 def test_a_child_sees_the_same_tree(tmp_path: Path) -> None:
     tree = settings.load({"worker": {"model": "file:/m.gguf"}, "engine": {"threads": 1}}, environ={}, dotenv=tmp_path)
     assert settings.load(environ=settings.as_variables(tree), dotenv=tmp_path) == tree
+
+
+def test_a_reaper_ticks_well_within_a_lease(tmp_path: Path) -> None:
+    with pytest.raises(SetupError) as caught:
+        settings.load({"queue": {"lease_ms": 1500, "renew_ms": 300}}, environ={}, dotenv=tmp_path)
+    assert "reap_ms must be less than half of lease_ms" in caught.value.explain()

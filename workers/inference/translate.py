@@ -14,7 +14,6 @@ from engine import (
     SamplingParams,
 )
 from engine import StepStats as EngineStats
-from engine.loaders import ModelDescription, describe
 from headrace.contract.errors import ErrorInfo
 from headrace.settings import EngineSettings
 from workers.inference.messages import AddRequest, CannotStart, ModelFacts, Output, Ready, Stepped, StepStats
@@ -91,13 +90,12 @@ def stats_of(stats: EngineStats) -> StepStats:
 class EngineRunner:
     """One engine and the names of what it was given."""
 
-    def __init__(self, engine: Engine, description: ModelDescription) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._description = description
         self._open: set[str] = set()
 
     def ready(self) -> Ready:
-        description = self._description
+        description = self._engine.description
         facts = ModelFacts(
             revision=description.revision,
             tokenizer_json=description.tokenizer_json,
@@ -139,6 +137,6 @@ class EngineRunner:
 def load_engine(model_path: str, settings: EngineSettings) -> EngineRunner:
     """Load the weights. Raises CannotStart for what a second try would not mend."""
     try:
-        return EngineRunner(Engine(engine_config(model_path, settings)), describe(model_path))
+        return EngineRunner(Engine(engine_config(model_path, settings)))
     except (ModelFileError, EngineConfigError) as error:
         raise CannotStart(error.message) from error

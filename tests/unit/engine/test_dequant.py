@@ -23,7 +23,7 @@ def nibble(block: bytes, start: int, index: int) -> int:
 
 
 def fifth(block: bytes, start: int, index: int) -> int:
-    (bits,) = struct.unpack_from("<I", block, start)
+    bits = int.from_bytes(block[start : start + 4], "little")
     return (bits >> index & 1) << 4
 
 

@@ -34,7 +34,7 @@ class Clock:
 
 
 def build(model: Path, clock: Clock | None = None, **knobs: int) -> Engine:
-    config = EngineConfig(model, device="cpu", **({"num_pages": 64} | knobs))
+    config = replace(EngineConfig(model, device="cpu", num_pages=64), **knobs)  # type: ignore[arg-type]
     return Engine(config, clock) if clock else Engine(config)
 
 
@@ -231,7 +231,6 @@ def test_health_tells_the_age_of_the_last_step_and_who_is_stuck(tiny: Path) -> N
 def test_stats_tell_prefill_from_decode(tiny: Path) -> None:
     clock = Clock()
     engine = build(tiny, clock, max_batched_tokens=16, page_size=8)
-    assert engine.stats is None
     engine.add_request("a", (1,) * 20, PARAMS)
     first, second, third = (engine.step().stats for _ in range(3))
     assert (first.prefill_tokens, first.decode_rows, first.sampled_tokens) == (16, 0, 0)

@@ -1,6 +1,7 @@
 """Parameters that cannot be are refused by name; how an output ends."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD, ids=str)
-def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: object) -> None:
+def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(EngineRequestError, match=name) as caught:
         replace(GOOD, **{name: value}).check(100)
     assert caught.value.code == "invalid_request"

@@ -1,4 +1,4 @@
-"""Leaves torch's thread count as it was, whatever a test sets."""
+"""The number of torch's threads is left as it was found."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,5 @@ import torch
 @pytest.fixture(autouse=True)
 def restored_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)

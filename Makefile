@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
-SOURCES := headrace gateway workers engine kernels tests examples benchmarks
+SOURCES := headrace gateway workers engine kernels tests examples benchmarks docs
 
 .PHONY: help install lint format type test chaos invariance bench demo up docs clean
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ help:
 	@echo "make up         the whole stack in the foreground"
 	@echo "make test       the tests            make lint type   the rest of what CI runs"
 	@echo "make invariance any schedule, same tokens, on the real model"
-	@echo "make bench      measurements         make docs        where to read"
+	@echo "make bench      measurements         make docs        writes docs/03-reference.md from the code"
 
 # torch first and by itself: any open range, asked for here or by a dependency, takes several GB of CUDA packages.
 $(VENV)/.run: pyproject.toml constraints.txt
@@ -49,6 +49,13 @@ test: $(VENV)/.dev
 invariance: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
 	$(BIN)/python -m tests.unit.engine.any_schedule --model "$$($(BIN)/headrace models path $(MODEL))" --seeds 10
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/.dev
+	$(BIN)/headrace models pull $(MODEL)
+	$(BIN)/python -m benchmarks.engine --model "$$($(BIN)/headrace models path $(MODEL))"
 
 demo: $(VENV)/.run
 	@$(BIN)/headrace up --workers 2 --data-dir demo-output/data --port 0 -- $(BIN)/python examples/readmes.py --output demo-output

@@ -1,9 +1,10 @@
 """What this gateway counts of itself, and how it shows the workers'. Knows names, not where the facts arise."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 
 from headrace.telemetry.metrics import SECONDS, WorkerCollector
 
@@ -43,6 +44,10 @@ class GatewayMetrics:
         self.store_up = Gauge(
             "headrace_gateway_store_up", "1 when the last look at the store succeeded.", registry=self._registry
         )
+
+    def families(self) -> Iterable[Metric]:
+        """What this gateway counts, for the documents."""
+        return self._registry.collect()
 
     def text(self, workers: Mapping[str, Mapping[str, Any]]) -> bytes:
         """Everything in Prometheus' text format; `workers` maps worker ids to the snapshots in their beats."""

@@ -1,0 +1,1 @@
+"""One script for each claim; results with machine, versions and commit in `results/`. Never a timed assertion."""

@@ -1,0 +1,78 @@
+"""Writes docs/03-reference.md from the code, so that settings, metrics and commands are never described from memory.
+
+make docs          # or: python docs/generate.py
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from gateway.metrics import GatewayMetrics
+from headrace.settings import PREFIX, Settings
+from headrace.telemetry.metrics import WORKER_METRICS
+
+PAGE = Path(__file__).parent / "03-reference.md"
+COMMANDS = (
+    "up",
+    "gateway",
+    "worker",
+    "submit",
+    "events",
+    "cancel",
+    "models pull",
+    "models list",
+    "models path",
+    "models verify",
+)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = (_settings(), _metrics(), _commands())
+    return "# Reference\n\nWritten by `make docs` from the code.\n\n" + "\n".join("\n".join(part) for part in parts)
+
+
+def _settings() -> Iterator[str]:
+    yield f"## Settings\n\nEach is also `{PREFIX}<SECTION>__<FIELD>` in the environment.\n"
+    yield "| setting | default | bounds |\n|---|---|---|"
+    for section, info in Settings.model_fields.items():
+        assert info.default_factory is not None
+        for name, field in type(getattr(Settings(), section)).model_fields.items():
+            default = field.default if field.default_factory is None else "(see 02-operations)"
+            bounds = ", ".join(filter(None, map(_bound, field.metadata)))
+            yield f"| `{section}.{name}` | {'' if default in (None, '') else f'`{default}`'} | {bounds} |"
+
+
+def _bound(rule: object) -> str:
+    for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
+        if hasattr(rule, name):
+            return f"{sign} {getattr(rule, name)}"
+    return ""
+
+
+def _metrics() -> Iterator[str]:
+    yield "\n## Metrics\n\n| metric | kind | |\n|---|---|---|"
+    for row in WORKER_METRICS.values():
+        yield f"| `{row.name}` | {row.kind}, by worker | {row.help} |"
+    for family in sorted(GatewayMetrics().families(), key=lambda family: family.name):
+        suffix = "_total" if family.type == "counter" else ""
+        yield f"| `{family.name}{suffix}` | {family.type}, of the gateway | {family.documentation} |"
+
+
+def _commands() -> Iterable[str]:
+    yield "\n## Commands"
+    for command in COMMANDS:
+        shown = subprocess.run(
+            [sys.executable, "-m", "headrace.cli.main", *command.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"COLUMNS": "100", "PATH": "/usr/bin:/bin", "NO_COLOR": "1", "TERM": "dumb"},
+        )
+        lines = (line.rstrip() for line in shown.stdout.strip().splitlines())
+        yield f"\n### headrace {command}\n\n```\n" + "\n".join(lines) + "\n```"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page() + "\n", "utf-8")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.engine [--model PATH] [--rounds 3]
 
-Thread counts take turns within each round, so that a noisy minute hits all of them. Writes benchmarks/results/engine-cpu.json
+Thread counts take turns within each round, so that a noisy minute hits all of them. Writes results/engine-cpu.json
 and prints the medians.
 """
 

@@ -11,12 +11,12 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from workers.inference import fake_engine
-from workers.inference.engine_process import ChildOptions
 from workers.inference.messages import (
     AbortAll,
     AbortRequests,
     AddRequest,
     CannotStart,
+    ChildOptions,
     Command,
     Output,
     Ready,

@@ -16,9 +16,8 @@ from multiprocessing.context import SpawnProcess
 import structlog
 
 from headrace.contract.errors import SetupError
-from headrace.settings import EngineSettings
 from workers.inference.inbox import EngineDown, EngineStepped, EngineUp, Inbox, NewStream
-from workers.inference.messages import AbortAll, Command, Ready, Report, StartFailed, Stepped, Stop
+from workers.inference.messages import AbortAll, ChildOptions, Command, Ready, Report, StartFailed, Stepped, Stop
 from workers.inference.ticker import OnCrash, WorkerThread
 
 MAX_FAILED_STARTS = 3
@@ -30,14 +29,6 @@ POLL_S = 0.1
 EXIT_S = 1.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ChildOptions:
-    """All that the child is told."""
-
-    model_path: str
-    engine: EngineSettings
 
 
 def restart_pause(quick_deaths: int) -> float:

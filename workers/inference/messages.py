@@ -7,6 +7,15 @@ from dataclasses import dataclass
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Sampling
+from headrace.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOptions:
+    """All that the child is told before its first message."""
+
+    model_path: str
+    engine: EngineSettings
 
 
 @dataclass(frozen=True, slots=True)

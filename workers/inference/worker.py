@@ -25,13 +25,13 @@ from workers.inference import fake_engine
 from workers.inference.doorbell import Doorbell
 from workers.inference.drain import DrainSteps, drain
 from workers.inference.emitter import Emitter, EmitterParts
-from workers.inference.engine_process import ChildOptions, EngineProcess, EngineProcessParts
+from workers.inference.engine_process import EngineProcess, EngineProcessParts
 from workers.inference.heartbeat import Heartbeat, HeartbeatParts
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import Drain, Inbox, NewStream
 from workers.inference.intake import Intake, IntakeParts
 from workers.inference.leases import Control, LeaseParts, Leases
-from workers.inference.messages import Ready
+from workers.inference.messages import ChildOptions, Ready
 from workers.inference.ticker import Ticker, WorkerThread
 
 CANNOT_START = 3

@@ -273,7 +273,7 @@ def test_generate_keeps_the_order_of_its_prompts(engine: Engine) -> None:
 def test_digest_names_policy_and_file(tiny: Path, engine: Engine) -> None:
     reference = Engine(EngineConfig(tiny, device="cpu", num_pages=4, numerics="reference"))
     assert build(tiny, num_pages=4).digest == engine.digest != reference.digest
-    assert engine.revision == reference.revision
+    assert engine.description.revision == reference.description.revision
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 8, 64, 128])

@@ -1,7 +1,6 @@
-"""Attention: the same bits in prefill and decode, with more padding, in any group; near softmax within its levels."""
+"""Exact attention against a naive softmax, and against itself under every cut that a schedule can make."""
 
 import itertools
-import math
 from dataclasses import dataclass
 
 import pytest
@@ -10,139 +9,126 @@ from torch import Tensor
 
 from kernels import ops
 
-HEADS, KV_HEADS, DIM = 6, 2, 64
-LENGTH = 150
+PAGE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    count: int
+    kv: int
+    dim: int
+
+
+SHAPES = [Heads(4, 2, 16), Heads(9, 3, 64), Heads(2, 2, 128)]
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One sequence of LENGTH tokens, quantised as the engine does; padded to `keys` with what pages may hold."""
+    """One sequence of which every position is a query: whole numbers with scales, and what they stand for."""
 
-    query: Tensor  # [LENGTH, heads, dim]
-    query_scale: Tensor  # [LENGTH, heads]
-    kv: Tensor  # int8 [LENGTH, 2 * kv_heads, dim]
-    kv_scale: Tensor  # [LENGTH, 2 * kv_heads]
-    floats: Tensor  # [LENGTH, heads + 2 * kv_heads, dim]
+    query: Tensor  # [keys, heads, dim]
+    query_scale: Tensor  # [keys, heads]
+    kv: Tensor  # int8 [keys, 2 * kv_heads, dim]
+    kv_scale: Tensor  # [keys, 2 * kv_heads]
 
-    def padded(self, keys: int) -> tuple[Tensor, Tensor]:
-        """Behind the end lies another sequence's leftover, not zeros."""
-        generator = torch.Generator().manual_seed(99)
-        kv = torch.randint(-127, 128, (keys, *self.kv.shape[1:]), generator=generator, dtype=torch.int8)
-        scale = torch.rand(keys, self.kv_scale.shape[1], generator=generator) * 50
-        count = min(keys, LENGTH)
-        kv[:count], scale[:count] = self.kv[:count], self.kv_scale[:count]
-        return kv, scale
+    def attend(self, start: int, stop: int, keys: int) -> Tensor:
+        """Rows start:stop over the first `keys` keys.  # [rows, heads, dim]"""
+        last = torch.arange(start, stop).unsqueeze(0)
+        rows = slice(start, stop)
+        return ops.attention(
+            self.query[None, rows], self.query_scale[None, rows], self.kv[None, :keys], self.kv_scale[None, :keys], last
+        )[0]
 
 
-def sequence(seed: int, spread: float = 1.0) -> Sequence:
+def drawn(heads: Heads, keys: int, seed: int = 0) -> Sequence:
     generator = torch.Generator().manual_seed(seed)
-    floats = torch.randn(LENGTH, HEADS + 2 * KV_HEADS, DIM, generator=generator) * spread
-    levels = torch.tensor([float(ops.query_levels(DIM))] * HEADS + [127.0] * (2 * KV_HEADS))
-    whole, scale = ops.quantize_heads(floats, levels)
-    kv = whole[:, HEADS:].to(torch.int8)
-    return Sequence(whole[:, :HEADS].clone(), scale[:, :HEADS].clone(), kv, scale[:, HEADS:].clone(), floats)
+    q = torch.randn(keys, heads.count, heads.dim, generator=generator) * 2
+    kv = torch.randn(keys, 2 * heads.kv, heads.dim, generator=generator)
+    query, query_scale = ops.quantize_heads(q, torch.full((heads.count,), float(ops.query_levels(heads.dim))))
+    whole, kv_scale = ops.quantize_heads(kv, torch.full((2 * heads.kv,), float(ops.INT8_LEVELS)))
+    return Sequence(query, query_scale, whole.to(torch.int8), kv_scale)
 
 
-def attend(one: Sequence, start: int, stop: int, keys: int) -> Tensor:
-    """Rows start to stop of one sequence.  # [rows, heads, dim]"""
-    kv, kv_scale = one.padded(keys)
-    last = torch.arange(start, stop).unsqueeze(0)
-    rows = slice(start, stop)
-    return ops.attention(one.query[rows][None], one.query_scale[rows][None], kv[None], kv_scale[None], last)[0]
+def padded(length: int) -> int:
+    return -(-length // ops.KEY_CHUNK) * ops.KEY_CHUNK
 
 
-@pytest.fixture(scope="module")
-def one() -> Sequence:
-    return sequence(1)
+@pytest.mark.parametrize("heads", SHAPES)
+def test_it_is_softmax_attention_of_what_the_numbers_stand_for(heads: Heads) -> None:
+    sequence = drawn(heads, 192)
+    last = torch.arange(192).unsqueeze(0)
+    plain = ops.float_attention(
+        (sequence.query * sequence.query_scale.unsqueeze(-1))[None],
+        (sequence.kv * sequence.kv_scale.unsqueeze(-1))[None],
+        last,
+    )[0]
+    exact = sequence.attend(0, 192, 192)
+    # What is left is the rounding of weights to 11 bits a chunk.
+    assert ((exact - plain).norm() / plain.norm()).item() < 1e-3
 
 
-@pytest.fixture(scope="module")
-def whole(one: Sequence) -> Tensor:
-    """All rows in one prefill."""
-    return attend(one, 0, LENGTH, 192)
+def test_the_float_twin_is_the_textbook() -> None:
+    q, kv = torch.randn(1, 5, 4, 8), torch.randn(1, 5, 4, 8)  # 4 heads over 2 key/value heads
+    got = ops.float_attention(q, kv, torch.arange(5).unsqueeze(0))
+    for row, head in itertools.product(range(5), range(4)):
+        key, value = kv[0, : row + 1, head // 2], kv[0, : row + 1, 2 + head // 2]
+        weights = (key @ q[0, row, head] / 8**0.5).softmax(0)
+        torch.testing.assert_close(got[0, row, head], weights @ value)
 
 
-def test_decode_is_prefill(one: Sequence, whole: Tensor) -> None:
-    for at in (*range(0, LENGTH, 7), 63, 64, 65, 127, 128, 149):
-        keys = (at // 64 + 1) * 64
-        assert torch.equal(attend(one, at, at + 1, keys)[0], whole[at]), f"position {at}"
-
-
-@pytest.mark.parametrize("cuts", [(0, 64, 128, 150), (0, 1, 63, 65, 150), (0, 100, 149, 150)], ids=str)
-def test_any_cut_of_the_prefill_gives_the_same(one: Sequence, whole: Tensor, cuts: tuple[int, ...]) -> None:
-    for start, stop in itertools.pairwise(cuts):
-        keys = -(-stop // 64) * 64
-        assert torch.equal(attend(one, start, stop, keys), whole[start:stop])
-
-
-@pytest.mark.parametrize("keys", [192, 256, 1024])
-def test_chunks_that_are_not_seen_change_nothing(one: Sequence, whole: Tensor, keys: int) -> None:
-    assert torch.equal(attend(one, 149, 150, keys), whole[149:])
-    assert torch.equal(attend(one, 3, 9, keys), whole[3:9])
+@pytest.mark.parametrize("heads", SHAPES)
+def test_any_cut_of_a_prefill_gives_the_same_bits(heads: Heads) -> None:
+    sequence = drawn(heads, 256)
+    whole = sequence.attend(0, 256, 256)
+    for cut in (1, 37, 64, 65, 200):
+        pieces = [
+            sequence.attend(start, min(start + cut, 256), padded(min(start + cut, 256))) for start in range(0, 256, cut)
+        ]
+        assert torch.equal(torch.cat(pieces), whole), f"chunks of {cut}"
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_neighbours_in_a_group_change_nothing(one: Sequence, whole: Tensor, threads: int) -> None:
+def test_a_sequence_is_the_same_in_any_company_and_under_any_padding(threads: int) -> None:
+    heads, keys = SHAPES[1], 320
+    sequences = [drawn(heads, keys, seed) for seed in range(20)]
+    lengths = [1 + 17 * index % 319 for index in range(20)]
+    alone = [s.attend(n - 1, n, padded(n)) for s, n in zip(sequences, lengths, strict=True)]
     torch.set_num_threads(threads)
-    members = [one, *(sequence(seed, spread=seed) for seed in range(2, 13))]
-    for size in (1, 2, 5, 12):
-        group = members[:size][::-1]
-        ends = [149 if member is one else 10 * size for member in group]
-        padded = [member.padded(192) for member in group]
-        got = ops.attention(
-            torch.stack([member.query[end][None] for member, end in zip(group, ends, strict=True)]),
-            torch.stack([member.query_scale[end][None] for member, end in zip(group, ends, strict=True)]),
-            torch.stack([kv for kv, _ in padded]),
-            torch.stack([scale for _, scale in padded]),
-            torch.tensor(ends).unsqueeze(1),
+    for count in range(1, 21):
+        chosen = list(range(20))[-count:]
+        together = ops.attention(
+            torch.stack([sequences[i].query[lengths[i] - 1 : lengths[i]] for i in chosen]),
+            torch.stack([sequences[i].query_scale[lengths[i] - 1 : lengths[i]] for i in chosen]),
+            torch.stack([sequences[i].kv for i in chosen]),
+            torch.stack([sequences[i].kv_scale for i in chosen]),
+            torch.tensor([[lengths[i] - 1] for i in chosen]),
         )
-        assert torch.equal(got[-1, 0], whole[149])
+        assert torch.equal(together[:, 0], torch.cat([alone[i] for i in chosen])), f"{count} sequences"
 
 
-def test_a_query_that_is_not_finite_spoils_no_other(one: Sequence, whole: Tensor) -> None:
-    kv, scale = one.padded(192)
-    query, query_scale = one.query.clone(), one.query_scale.clone()
-    query[70], query_scale[70] = torch.nan, torch.nan
-    got = ops.attention(query[None], query_scale[None], kv[None], scale[None], torch.arange(LENGTH)[None])[0]
-    assert got[70].isnan().any()
-    assert torch.equal(got[:70], whole[:70])
-    assert torch.equal(got[71:], whole[71:])
+def test_what_stands_behind_the_last_position_does_not_matter() -> None:
+    sequence = drawn(SHAPES[0], 128)
+    before = sequence.attend(30, 31, 64)
+    sequence.kv[31:] = 127
+    sequence.kv_scale[31:] = 1e3
+    assert torch.equal(sequence.attend(30, 31, 64), before)
+    assert torch.equal(sequence.attend(30, 31, 128), before), "a chunk that is masked as a whole added something"
 
 
-def softmax_attention(floats: Tensor) -> Tensor:
-    """In float64, one query at a time.  # [tokens, heads, dim]"""
-    query, key, value = torch.split(floats.double(), [HEADS, KV_HEADS, KV_HEADS], dim=1)
-    out = torch.empty_like(query)
-    for at in range(len(floats)):
-        for head in range(HEADS):
-            group = head // (HEADS // KV_HEADS)
-            weights = (key[: at + 1, group] @ query[at, head] / math.sqrt(DIM)).softmax(0)
-            out[at, head] = weights @ value[: at + 1, group]
-    return out
+@pytest.mark.parametrize("dim", [16, 64, 80, 128, 256])
+def test_no_sum_reaches_what_float32_cannot_hold(dim: int) -> None:
+    levels = ops.query_levels(dim)
+    assert levels * ops.INT8_LEVELS * dim < 2**24
+    assert levels >= 255
+    assert 2047 * ops.INT8_LEVELS * ops.KEY_CHUNK < 2**24
 
 
-@pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
-def test_it_is_near_softmax_of_the_same_whole_numbers(spread: float) -> None:
-    """What the summation costs by itself: 11-bit weights and an exponential good to 3e-6."""
-    given = sequence(5, spread)
-    query = given.query * given.query_scale.unsqueeze(-1)
-    kv = given.kv * given.kv_scale.unsqueeze(-1)
-    expected = softmax_attention(torch.cat((query, kv), 1))
-    error = (attend(given, 0, LENGTH, 192) - expected).abs().max() / expected.abs().max()
-    assert error < 1e-3
-
-
-@pytest.mark.parametrize("spread", [0.3, 1.0])
-def test_it_is_near_softmax_of_the_floats(spread: float) -> None:
-    """With int8 keys and values: half a step of 127 for each, and the scores' share."""
-    given = sequence(6, spread)
-    expected = softmax_attention(given.floats)
-    got = attend(given, 0, LENGTH, 192)
-    assert (got - expected).abs().max() / expected.abs().max() < 0.02
-
-
-def test_the_plain_twin_is_softmax() -> None:
-    given = sequence(7)
-    kv = torch.cat((given.floats[:, HEADS:], torch.full((42, 2 * KV_HEADS, DIM), 1e6)))
-    got = ops.float_attention(given.floats[None, :, :HEADS], kv[None], torch.arange(LENGTH)[None])[0]
-    assert torch.allclose(got.double(), softmax_attention(given.floats), rtol=0, atol=1e-5)
+def test_pages_come_back_in_the_order_of_the_table() -> None:
+    cache = torch.zeros(6, PAGE, 2, 4)
+    values = torch.randn(2 * PAGE, 2, 4)
+    slots = torch.cat((torch.arange(4 * PAGE, 5 * PAGE), torch.arange(2 * PAGE, 3 * PAGE)))
+    ops.write_pages(cache, slots, values)
+    found = ops.gather_pages(cache, torch.tensor([[4, 2, 0], [2, 4, 0]]))
+    assert torch.equal(found[0, : 2 * PAGE], values)
+    assert torch.equal(found[1, : 2 * PAGE], values.roll(PAGE, dims=0))
+    assert not found[:, 2 * PAGE :].any()

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
 SOURCES := headrace gateway workers engine kernels tests examples benchmarks docs
 
-.PHONY: help install lint format type test chaos invariance bench demo up docs clean
+.PHONY: need-redis help install lint format type test chaos invariance bench demo up docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,11 @@ help:
 	@echo "make test       the tests            make lint type   the rest of what CI runs"
 	@echo "make invariance any schedule, same tokens, on the real model"
 	@echo "make bench      measurements         make docs        writes docs/03-reference.md from the code"
+
+# Asked before anything is installed: the packages that carry a Redis have no wheels for Python 3.13 and later.
+need-redis:
+	@$(PYTHON) -c 'import shutil, sys; sys.exit(sys.version_info >= (3, 13) and not any(map(shutil.which, ("redis-server", "valkey-server"))))' || \
+		{ echo "On Python 3.13 and later put redis-server or valkey-server on the PATH, or: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 
 # torch first and by itself: any open range, asked for here or by a dependency, takes several GB of CUDA packages.
 $(VENV)/.run: pyproject.toml constraints.txt
@@ -57,10 +62,10 @@ bench: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
 	$(BIN)/python -m benchmarks.engine --model "$$($(BIN)/headrace models path $(MODEL))"
 
-demo: $(VENV)/.run
+demo: need-redis $(VENV)/.run
 	@$(BIN)/headrace up --workers 2 --data-dir demo-output/data --port 0 -- $(BIN)/python examples/readmes.py --output demo-output
 
-up: $(VENV)/.run
+up: need-redis $(VENV)/.run
 	@$(BIN)/headrace up
 
 clean:

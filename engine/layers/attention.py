@@ -39,9 +39,8 @@ class ExactAttention:
 
     def _keep(self, whole: Tensor, scale: Tensor, slots: Tensor) -> None:
         """A row that is not finite fails its own request; its pages must not pass that on to whoever gets them next."""
-        finite = scale.isfinite()
-        ops.write_pages(self._scales, slots, scale.where(finite, 0.0))
-        ops.write_pages(self._values, slots, whole.where(finite.unsqueeze(-1), 0.0).to(torch.int8))
+        ops.write_pages(self._scales, slots, scale.nan_to_num(0.0, 0.0, 0.0))
+        ops.write_pages(self._values, slots, whole.nan_to_num(0.0, 0.0, 0.0).to(torch.int8))
 
 
 class PlainAttention:

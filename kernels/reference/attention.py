@@ -22,7 +22,10 @@ from kernels.reference.quantize import INT8_LEVELS
 KEY_CHUNK: Final = 64
 WEIGHT_LEVELS: Final = 2047  # 2047 * 127 * 64 < 2^24
 _EXACT_FLOAT32: Final = 2**24 - 1
-_DIVISOR_STEPS: Final = 2.0**17
+# Constants as tensors: torch converts a Python number anew in every call.
+_WEIGHT_LEVELS: Final = torch.tensor(float(WEIGHT_LEVELS))
+_WEIGHT_STEP: Final = torch.tensor(1.0 / WEIGHT_LEVELS)
+_DIVISOR_STEPS: Final = torch.tensor(2.0**17)
 # The score of a key that a query must not see: far below any real one, and finite, so that no row becomes NaN by it.
 _UNSEEN: Final = -1e30
 # Chunks whose weights are all below this count as nothing: a masked key weighs 2^-100 = 8e-31 times its value's scale.
@@ -106,9 +109,9 @@ def _weigh(weights: Tensor, value: Tensor) -> Tensor:
     by_chunk = weights.view(sequences, kv_heads, queries, chunks, KEY_CHUNK).transpose(2, 3)  # [S, G, C, Q, 64]
     largest = by_chunk.amax(-1, keepdim=True).clamp_(min=_SMALLEST_WEIGHT)  # [S, G, C, Q, 1]
     whole = torch.empty(by_chunk.shape, device=weights.device)
-    torch.mul(by_chunk, WEIGHT_LEVELS / largest, out=whole).round_()
+    torch.mul(by_chunk, _WEIGHT_LEVELS / largest, out=whole).round_()
     parts = torch.matmul(whole, value.view(sequences, kv_heads, chunks, KEY_CHUNK, head_dim))  # [S, G, C, Q, D]
-    parts.mul_(largest.mul_(1.0 / WEIGHT_LEVELS))
+    parts.mul_(largest.mul_(_WEIGHT_STEP))
     total = parts[:, :, 0]
     for chunk in range(1, chunks):
         total.add_(parts[:, :, chunk])

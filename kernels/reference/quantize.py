@@ -12,12 +12,15 @@ from torch import Tensor
 INT8_LEVELS: Final = 127
 # Keeps 127 / max finite for an all-zero row; far below any activation that matters.
 SMALLEST_MAX: Final = 1e-30
+# Constants as tensors: torch converts a Python number anew in every call, which costs as much as a small operation.
+_LEVELS: Final = torch.tensor(float(INT8_LEVELS))
+_STEP: Final = torch.tensor(1.0 / INT8_LEVELS)
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     largest = x.abs().amax(-1, keepdim=True).clamp_(min=SMALLEST_MAX)  # [rows, 1]
-    values = (x * (INT8_LEVELS / largest)).round_().to(torch.int8)  # [rows, width]
-    return values, largest.mul_(1.0 / INT8_LEVELS)
+    values = (x * (_LEVELS / largest)).round_().to(torch.int8)  # [rows, width]
+    return values, largest.mul_(_STEP)
 
 
 def quantize_heads(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,11 @@
 """Sixteen streams survive the SIGKILL of a worker's parent and of its engine, token for token, on the real model."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.chaos.kill import KINDS, disturbed, undisturbed
-from tests.e2e.fleet import Fleet, running
+from tests.e2e.fleet import Fleet
 
 MAX_TOKENS = 128
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with running(tmp_path_factory.mktemp("kill"), model="smollm2-135m-instruct", workers=2) as fleet:
-        yield fleet
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""One fleet on the real model for all end-to-end tests of a session."""
+"""One fleet on the real model for all end-to-end and kill tests of a session; each leaves it whole."""
 
 from collections.abc import Iterator
 

@@ -29,25 +29,42 @@ _NOT_NOW = (
 
 
 def connect(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float = 5.0) -> redis.Redis:
-    """A blocking client, safe for threads. A stale connection is replaced once; more is the caller's decision."""
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=connect_timeout_s,
-        socket_timeout=socket_timeout_s,
-        retry=Retry(NoBackoff(), 1),
-        decode_responses=False,
-    )
+    """A blocking client, safe for threads. A stale connection is replaced once; more is the caller's decision.
+
+    Raises SetupError for what is not a Redis URL.
+    """
+    with _url_errors(url):
+        return redis.Redis.from_url(
+            url,
+            socket_connect_timeout=connect_timeout_s,
+            socket_timeout=socket_timeout_s,
+            retry=Retry(NoBackoff(), 1),
+            decode_responses=False,
+        )
 
 
 def connect_async(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float = 5.0) -> redis.asyncio.Redis:
     """The same for an event loop; close it with `await client.aclose()`."""
-    return redis.asyncio.Redis.from_url(
-        url,
-        socket_connect_timeout=connect_timeout_s,
-        socket_timeout=socket_timeout_s,
-        retry=redis.asyncio.retry.Retry(NoBackoff(), 1),
-        decode_responses=False,
-    )
+    with _url_errors(url):
+        return redis.asyncio.Redis.from_url(
+            url,
+            socket_connect_timeout=connect_timeout_s,
+            socket_timeout=socket_timeout_s,
+            retry=redis.asyncio.retry.Retry(NoBackoff(), 1),
+            decode_responses=False,
+        )
+
+
+@contextmanager
+def _url_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        shown = url.rpartition("@")[2]  # what stands before may be a password
+        raise SetupError(
+            f"{shown!r} is not the URL of a Redis: {error}.",
+            next_step="Give one like redis://127.0.0.1:6379/0, rediss://… or unix://….",
+        ) from error
 
 
 @contextmanager
@@ -61,7 +78,7 @@ def store_errors() -> Iterator[None]:
         raise StoreUnavailable(f"Redis refuses to work: {error}.", next_step="Look at its log and memory.") from error
     except (RedisError, OSError) as error:
         raise StoreUnavailable(
-            f"Redis cannot be reached: {error}.", next_step="Check that it runs, and the URL."
+            f"Redis cannot be reached: {str(error).rstrip('.')}.", next_step="Check that it runs, and the URL."
         ) from error
 
 

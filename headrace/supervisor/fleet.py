@@ -99,7 +99,9 @@ class Fleet:
                 if interrupted():
                     return False
                 if self._too_many:
-                    raise SetupError(self._too_many.explain(), next_step=f"Its log: {self._too_many.log}")
+                    raise SetupError(
+                        f"{self._too_many.explain().rstrip('.')}.", next_step=f"Its log: {self._too_many.log}"
+                    )
                 if time.monotonic() > give_up_at:
                     raise SetupError(
                         f"The fleet was not ready within {self._plan.settings.worker.start_timeout_s:.0f} s.",
@@ -152,12 +154,13 @@ class Fleet:
             return False
 
     def _mourn(self, death: Death) -> None:
-        self._say(f"{death.explain()}; starting it again in {death.delay_s:.1f} s")
         if death.spec.name in self._worker_names():
             self._unreaped.append(worker_id(self._tag, death.pid))
             self._reap_at = 0.0
         if not self._ready and (death.exit_code == _CANNOT_START or death.deaths >= _DEATHS_BEFORE_READY):
             self._too_many = death
+        else:
+            self._say(f"{death.explain()}; starting it again in {death.delay_s:.1f} s")
 
     def _reap(self) -> None:
         """Its jobs go back now and not when their leases run out. Kept for later while Redis is away."""

@@ -14,6 +14,7 @@ from headrace.contract.ids import worker_id
 from headrace.queue.base import ReapRequest
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings, as_variables
+from headrace.store.beats import read_beats
 from headrace.store.connection import check_server, connect
 from headrace.supervisor.data_folder import DataFolder
 from headrace.supervisor.process import Spec
@@ -148,8 +149,12 @@ class Fleet:
         return variables
 
     def _serves(self, client: Client) -> bool:
+        """A card outlives its fleet in the data folder, so one of our own workers must be there too."""
         try:
-            return self._plan.model_id in client.models()
+            return self._plan.model_id in client.models() and any(
+                beat.worker.endswith(f"_{self._tag}") and beat.state == "ready"
+                for beat in read_beats(self._queue.client)
+            )
         except HeadraceError:
             return False
 

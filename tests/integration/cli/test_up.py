@@ -164,3 +164,14 @@ def test_a_worker_that_never_starts_ends_it_with_its_own_words(start: Callable[.
     last = up.log.read_text().splitlines()[-1]
     assert last.startswith("headrace: worker-1 ended with exit code")
     assert "worker-1.log" in last
+
+
+def test_a_card_of_an_earlier_run_makes_no_fleet_ready(start: Callable[..., Up]) -> None:
+    """The card outlives its fleet in the data folder; a model that cannot start must still end the next `up`."""
+    first = start("--", "true")
+    assert first.process.wait(60) == 0, first.log.read_text()
+    second = start("--model", "fake:knob=1", "--", "true")
+    assert second.process.wait(60) == 1
+    (line,) = second.log.read_text().splitlines()
+    assert "no knob 'knob'" in line
+    assert f"Its log: {second.folder}" in line

@@ -8,11 +8,22 @@ from engine.errors import EngineConfigError
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 _MIB: Final = 1 << 20
+_AT_LEAST_ONE: Final = (
+    "page_size",
+    "num_pages",
+    "kv_budget_bytes",
+    "max_num_seqs",
+    "max_batched_tokens",
+    "max_batched_keys",
+    "max_context",
+    "threads",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """`max_batched_tokens` bounds the rows of one step, and so its time; `max_context` None is the file's own.
+    """`max_batched_tokens` bounds the rows of one step, `max_batched_keys` its rows times the positions that they see:
+    together they bound its time. `max_context` None is the file's own.
 
     Pages of the KV cache: `num_pages` where given, else as many as `kv_budget_bytes` hold. `threads` None leaves torch
     its own choice. Raises EngineConfigError.
@@ -26,17 +37,16 @@ class EngineConfig:
     kv_budget_bytes: int = 512 * _MIB
     max_num_seqs: int = 64
     max_batched_tokens: int = 256
+    max_batched_keys: int = 1 << 17
     max_context: int | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise EngineConfigError(f"unknown device {self.device!r}; known are {', '.join(DEVICES)}")
-        for name in ("page_size", "num_pages", "kv_budget_bytes", "max_num_seqs", "max_batched_tokens", "max_context"):
+        for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EngineConfigError(f"{name} must be at least 1, not {value}")
         if self.page_size & (self.page_size - 1):  # attention reads whole chunks of 64 keys, and so whole pages of them
             raise EngineConfigError(f"page_size must be a power of two, not {self.page_size}")
-        if self.threads is not None and self.threads < 1:
-            raise EngineConfigError(f"threads must be at least 1, not {self.threads}")

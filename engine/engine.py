@@ -69,7 +69,7 @@ class Engine:
         self._config = config
         self._loaded: LoadedModel = load_model(config)
         self._pool = BlockPool(self._loaded.num_pages)
-        limits = Limits(config.max_batched_tokens, config.max_num_seqs, config.page_size)
+        limits = Limits(config.max_batched_tokens, config.max_batched_keys, config.max_num_seqs, config.page_size)
         self._scheduler = Scheduler(limits, self._pool)
         self._runner = Runner(self._loaded.model, config.page_size, self._loaded.device)
         self._arrivals = 0

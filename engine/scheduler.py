@@ -5,7 +5,8 @@ priority and arrival. A decode row and a row of a chunked prefill cost the same.
 """
 
 import bisect
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,9 +19,13 @@ _WATERMARK: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one step: rows, and requests that may run at once."""
+    """Of one step: rows, rows times the positions that each sees, and requests that may run at once.
+
+    The second bound keeps a step late in a long prompt as short as an early one: attention grows with both.
+    """
 
     max_batched_tokens: int
+    max_batched_keys: int
     max_num_seqs: int
     page_size: int
 
@@ -111,21 +116,20 @@ class Scheduler:
         ended = tuple(request for request in self._waiting if request.finish_reason())
         for request in ended:
             self.remove(request.id)
-        budget, chunks, preempted = self._limits.max_batched_tokens, [], 0
-        position = 0
-        while position < len(self._running) and budget:
+        chunks: list[ScheduledChunk] = []
+        preempted = position = 0
+        while position < len(self._running):
             request = self._running[position]
-            end = min(len(request.ids), request.computed + budget)
-            preempted += self._make_room(request, end)
-            if position < len(self._running):  # it did not have to give way itself
-                chunks.append(self._take(request, end))
-                budget -= chunks[-1].length
-                position += 1
-        while budget and not preempted and self._may_admit():
+            position += 1
+            if rows := self._rows(request, chunks):
+                end = request.computed + rows
+                preempted += self._make_room(request, end)
+                if position <= len(self._running):  # it did not have to give way itself
+                    chunks.append(self._take(request, end))
+        while not preempted and self._may_admit() and (rows := self._rows(self._waiting[0], chunks)):
             request = self._waiting.pop(0)
             self._running.append(request)
-            chunks.append(self._take(request, min(len(request.ids), budget)))
-            budget -= chunks[-1].length
+            chunks.append(self._take(request, rows))
         return SchedulePlan(tuple(chunks), preempted, ended)
 
     def update(self, plan: SchedulePlan, result: StepResult) -> tuple[RequestOutput, ...]:
@@ -161,6 +165,20 @@ class Scheduler:
         if reason:
             self.remove(request.id)
         return RequestOutput(request.id, offset, (token_id,), finish_reason=reason)
+
+    def _rows(self, request: Request, chunks: Sequence[ScheduledChunk]) -> int:
+        """Rows that a request's next chunk may have behind what is in the step already; 0 when there is no room.
+
+        A single row always fits, and so does a page's worth of the first prompt in a step: however long, it gets on.
+        """
+        start = request.computed
+        rows = min(len(request.ids) - start, self._limits.max_batched_tokens - sum(c.length for c in chunks))
+        if rows <= 1:
+            return rows
+        keys = max(0, self._limits.max_batched_keys - sum(c.length * c.end for c in chunks))
+        affordable = (math.isqrt(start * start + 4 * keys) - start) // 2  # the most with rows * (start + rows) <= keys
+        first = all(chunk.length == 1 for chunk in chunks)
+        return min(rows, max(affordable, self._limits.page_size) if first else affordable)
 
     def _make_room(self, request: Request, end: int) -> int:
         """Preempt the youngest, in the end this request itself, until positions up to `end` have pages. How many."""

@@ -17,8 +17,8 @@ PAGE = 4
 class Bench:
     """A scheduler and what it has been told; every sampling chunk gets the same token."""
 
-    def __init__(self, pages: int = 100, batched: int = 16, seqs: int = 8) -> None:
-        self.scheduler = Scheduler(Limits(batched, seqs, PAGE), BlockPool(pages))
+    def __init__(self, pages: int = 100, batched: int = 16, seqs: int = 8, keys: int = 1 << 20) -> None:
+        self.scheduler = Scheduler(Limits(batched, keys, seqs, PAGE), BlockPool(pages))
         self.pool = self.scheduler._pool
         self.arrivals = 0
 
@@ -54,6 +54,27 @@ def test_a_prompt_is_cut_at_the_budget_and_samples_at_its_end() -> None:
     ]
     assert [len(outputs) for _, outputs in seen] == [0, 0, 1, 1]
     assert [output.offset for _, outputs in seen for output in outputs] == [0, 1]
+
+
+def test_chunks_shrink_as_a_prompt_grows_but_never_below_a_page() -> None:
+    bench = Bench(batched=16, keys=400)
+    bench.add("long", 120)
+    chunks = [bench.plan()["long"] for _ in range(16)]
+    assert chunks[0] == (0, 16)
+    lengths = [end - start for start, end in chunks if end < 120]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] == PAGE
+    assert all(length * end <= 400 for length, (_, end) in zip(lengths, chunks, strict=False) if length > PAGE)
+
+
+def test_decodes_go_on_beside_a_long_prompt() -> None:
+    bench = Bench(batched=16, keys=100)
+    bench.add("chat", 8, max_tokens=40)
+    bench.plan()
+    bench.add("long", 100)
+    for _ in range(30):
+        assert bench.plan()["chat"]
+    assert bench.scheduler.get("long").computed >= 100, "a prompt starves behind decodes"  # type: ignore[union-attr]
 
 
 def test_running_requests_come_before_waiting_ones() -> None:

@@ -271,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="a GGUF file")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, default=1, help="more make a shared machine crawl")
     options = parser.parse_args(arguments)
     runs, total = AnySchedule(options.model, options.threads), Report()
     for seed in range(options.first_seed, options.first_seed + options.seeds):

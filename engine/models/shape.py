@@ -23,11 +23,6 @@ class ModelShape:
     rope_theta: float
 
     @property
-    def group_size(self) -> int:
-        """Query heads that share one key/value head."""
-        return self.num_heads // self.num_kv_heads
-
-    @property
     def product_widths(self) -> tuple[int, ...]:
         """Inputs of the linear layers: of most, of the one behind attention, of the one behind the MLP's middle."""
         return self.hidden_size, self.num_heads * self.head_dim, self.ffn_size

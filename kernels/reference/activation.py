@@ -1,8 +1,8 @@
 """Powers of two and SiLU from correctly rounded operations only; knows no libm.
 
-torch's `exp` takes another polynomial in its SIMD body than in its scalar tail, so an element's bits depend on where
-it stands. Multiplying, adding and rounding do not: this exponential has the same bits at every position, on every
-device that rounds as IEEE 754 says.
+No library promises the bits of its `exp`: they may change with version, instruction set, device or SIMD width.
+Multiplying, adding and rounding are pinned by IEEE 754, so this exponential has the same bits at every position and on
+every device that keeps to it.
 """
 
 import math

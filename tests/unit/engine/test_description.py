@@ -44,7 +44,7 @@ def test_the_tiny_model_as_it_was_written(tiny: Path) -> None:
         512,
     )
     assert (model.shape.hidden_size, model.shape.num_layers, model.shape.head_dim) == (64, 2, 16)
-    assert (model.shape.num_heads, model.shape.num_kv_heads, model.shape.group_size) == (4, 2, 2)
+    assert (model.shape.num_heads, model.shape.num_kv_heads) == (4, 2)
     assert model.eos_ids[0] == IM_END
     assert set(model.eos_ids) == {IM_END, 256}
     assert (model.bos_id, model.add_bos, model.chat_template) == (IM_START, False, CHAT_TEMPLATE)

@@ -30,7 +30,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gateway,worker,embedded,ledger,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gateway,worker,embedded,hf,s3,otel,console,ledger,dev]"
 	@touch $@
 
 install: $(VENV)/.dev

@@ -96,6 +96,29 @@ class EngineSettings(Section):
     threads: int | None = Field(default=None, ge=1)
 
 
+class BlobSettings(Section):
+    """Where results and prompts too large for Redis go. An empty `url` means the folder `blobs` in `paths.data_dir`."""
+
+    url: str = ""
+    endpoint_url: str = ""
+    threshold_bytes: int = Field(default=200_000, ge=1_000)
+
+
+class ScaleSettings(Section):
+    """How `headrace up --workers 0..4` decides. `idle_s` without work ends a worker, `target_s` is how long a backlog
+    may take."""
+
+    idle_s: float = Field(default=60.0, gt=0)
+    target_s: float = Field(default=10.0, gt=0)
+    look_s: float = Field(default=1.0, gt=0)
+
+
+class TelemetrySettings(Section):
+    """Traces go to `otlp_endpoint` (HTTP, like http://127.0.0.1:4318); empty keeps none."""
+
+    otlp_endpoint: str = ""
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
@@ -110,6 +133,9 @@ class Settings(Section):
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    blobs: BlobSettings = Field(default_factory=BlobSettings)
+    scale: ScaleSettings = Field(default_factory=ScaleSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

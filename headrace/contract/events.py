@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from headrace.contract.errors import ErrorInfo, error_class
-from headrace.contract.generation import Usage
+from headrace.contract.generation import PromptLogprobs, TokenLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class Started:
 class Delta:
     """Tokens `offset` to `offset + len(token_ids)` of one choice. The last delta of a choice has a `finish_reason`.
 
-    `text` is derived from the ids, so it is empty in the journal and filled in whoever shows the event.
+    `text` is derived from the ids, so it is empty in the journal and filled in whoever shows the event. `logprobs` has
+    one entry for each id where they were asked for; the prompt's come with the delta of offset 0.
     """
 
     type: ClassVar[str] = "delta"
@@ -40,6 +41,8 @@ class Delta:
     token_ids: tuple[int, ...]
     text: str = ""
     finish_reason: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: PromptLogprobs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ _CLASSES: dict[str, type[Event]] = {
     cls.type: cls for cls in (Accepted, Started, Delta, Retrying, Resumed, Completed, Failed, Cancelled, Expired)
 }
 
+_LOGPROBS = ("logprobs", "prompt_logprobs")
+"""Left out of an event that has none."""
+
 
 def to_json(event: Event) -> dict[str, Any]:
     """The public JSON object of an event, `seq` and `type` first."""
@@ -103,6 +109,9 @@ def to_json(event: Event) -> dict[str, Any]:
     if isinstance(event, (Retrying, Failed)):
         # Whether to retry is the queue's business; the public event says what happened.
         body["error"] = {"code": event.error.code, "message": event.error.message}
+    for name in _LOGPROBS:
+        if not body.get(name):
+            body.pop(name, None)
     return {"seq": body.pop("seq"), "type": event.type, **body}
 
 
@@ -118,4 +127,11 @@ def from_json(data: Mapping[str, Any]) -> Event:
     for name in ("token_ids", "offsets"):
         if name in body:
             body[name] = tuple(body[name])
+    for name in _LOGPROBS:
+        if name in body:
+            body[name] = tuple(entry and _token_logprobs(entry) for entry in body[name])
     return cls(**body)
+
+
+def _token_logprobs(entry: Mapping[str, Any]) -> TokenLogprobs:
+    return TokenLogprobs(entry["logprob"], tuple((token_id, logprob) for token_id, logprob in entry.get("top", ())))

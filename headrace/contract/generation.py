@@ -25,13 +25,36 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class FrozenRequest:
-    """Everything an attempt needs, decided once at submit. Nothing in it is rendered or drawn again on a retry."""
+    """Everything an attempt needs, decided once at submit. Nothing in it is rendered or drawn again on a retry.
+
+    `logprobs` and `prompt_logprobs` say how many alternatives are wanted for each token (0: the token's own alone;
+    None: no log probabilities at all). `echo` puts the prompt in front of the answer. `max_tokens` may only be 0 where
+    the prompt's log probabilities are wanted.
+    """
 
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     max_tokens: int
     stop: tuple[str, ...] = ()
     n: int = 1
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    echo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """How likely a token was under the model itself, before temperature and penalties: natural logarithms.
+
+    `top` are the likeliest tokens there as (id, logprob), most likely first, ties by lowest id.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+PromptLogprobs = tuple[TokenLogprobs | None, ...]
+"""One for each prompt token; None for the first, which nothing predicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +73,8 @@ class Choice:
     index: int
     token_ids: tuple[int, ...]
     finish_reason: str
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: PromptLogprobs = ()
 
 
 def pack_ids(ids: Iterable[int]) -> bytes:

@@ -7,7 +7,8 @@ from enum import StrEnum
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import FrozenRequest, Usage
 
-SCHEMA = 1
+SCHEMA = 2
+"""Raised whenever a field is added: a reader leaves what it does not know, and takes defaults for what it misses."""
 
 
 class State(StrEnum):

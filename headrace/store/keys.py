@@ -45,6 +45,11 @@ def due(lane: str, job_class: str) -> str:
     return f"{PREFIX}lane:{lane}:{job_class}:due"
 
 
+def job_index(tenant: str) -> str:
+    """Sorted set of a tenant's job ids by time of birth; its entries are removed once their record is gone."""
+    return f"{PREFIX}jobs:{tenant}"
+
+
 def wake(lane: str) -> str:
     return f"{PREFIX}wake:{lane}"
 

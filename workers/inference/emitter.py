@@ -19,6 +19,7 @@ from headrace.contract.job import Lease, State
 from headrace.queue.base import Append, AppendReply, Ending, Outcome, Queue, ReapRequest
 from headrace.telemetry.metrics import Recorder
 from workers.inference import retry
+from workers.inference.facts import Began, Delivered, Ended, Left, Retried, Watcher
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import (
     Drain,
@@ -72,6 +73,7 @@ class EmitterParts:
     holdings: Holdings
     metrics: Recorder
     progress_timeout_s: float
+    tell: Watcher = lambda _: None
     clock: Callable[[], float] = time.monotonic
     dice: Callable[[], float] = random.random
 
@@ -249,6 +251,7 @@ class Emitter:
 
     def _on_reply(self, job: RunningJob, write: Append, reply: AppendReply) -> None:
         if reply.outcome is Outcome.OK:
+            self._tell_of(job, write)
             job.appended(write.deltas, reply.listeners)
             if reply.diverged:
                 self._parts.metrics.add("headrace_worker_diverged_total")
@@ -269,15 +272,20 @@ class Emitter:
             lease = job.job.lease
             if isinstance(job.fate, RetryAfter) and job.flushed:
                 queue.retry(lease, job.fate.in_ms, job.fate.error)
-                self._forget(job, f"to be retried: {job.fate.error.code}")
+                self._parts.tell(Retried(job.job, job.fate.error, job.fate.in_ms))
+                self._forget(job)
             elif job.finished or (job.fate is not None and job.flushed):
-                reply = queue.finish(lease, job.ending())
+                ending = job.ending()
+                reply = queue.finish(lease, ending)
                 if reply.outcome is Outcome.GAP:
                     self._rewind(job, reply.choice, reply.have)
                     continue
                 if reply.outcome is Outcome.OK:
                     self._parts.metrics.add("headrace_worker_jobs_finished_total")
-                self._forget(job, f"finish answered {reply.outcome}")
+                    self._parts.tell(Ended(job.job, ending, reply.state or ending.state))
+                    self._forget(job)
+                else:
+                    self._forget(job, f"finish answered {reply.outcome}")
 
     def _rewind(self, job: RunningJob, choice: int, have: int) -> None:
         try:
@@ -299,11 +307,22 @@ class Emitter:
         if open_ids:
             self._send(AbortRequests(open_ids))
 
-    def _forget(self, job: RunningJob, why: str) -> None:
+    def _tell_of(self, job: RunningJob, write: Append) -> None:
+        """What an accepted write is to watchers; asked before the job counts it as journaled."""
+        if not job.begun:
+            self._parts.tell(Began(job.job))
+        if tokens := sum(len(delta.token_ids) for delta in write.deltas):
+            first = not any(choice.sent for choice in job.choices)
+            self._parts.tell(Delivered(job.job, tokens, first))
+
+    def _forget(self, job: RunningJob, why: str = "") -> None:
+        """`why` is told to watchers; without it they have heard of the end already."""
         self._abort(job)
         del self._jobs[job.job.id]
         self._parts.holdings.drop(job.job.lease)
-        log.debug("job left", job=job.job.id, why=why)
+        if why:
+            self._parts.tell(Left(job.job, why))
+            log.debug("job left", job=job.job.id, why=why)
 
     def _return(self, lease: Lease) -> None:
         """A job that cannot be begun here goes back. If the store is away, its lease runs out instead."""
@@ -319,7 +338,9 @@ class Emitter:
         written = sum(len(choice.token_ids) for choice in take.choices)
         usage = Usage(len(take.job.request.prompt_ids), written)
         try:
-            self._parts.queue.finish(take.job.lease, Ending(State.FAILED, usage, error=error))
+            ending = Ending(State.FAILED, usage, error=error)
+            self._parts.queue.finish(take.job.lease, ending)
+            self._parts.tell(Ended(take.job, ending, ending.state))
         except StoreUnavailable as away:
             log.warning("claimed job left to its lease", job=take.job.id, reason=away.message)
         self._parts.holdings.drop(take.job.lease)

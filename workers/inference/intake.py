@@ -14,6 +14,7 @@ from headrace.contract.job import Job
 from headrace.queue.base import ClaimRequest, Queue
 from headrace.store.journal import Journaled
 from headrace.telemetry.metrics import Recorder
+from workers.inference.facts import Claimed, Watcher
 from workers.inference.holdings import Holdings, Load
 from workers.inference.inbox import Inbox, Take
 from workers.inference.messages import Ready
@@ -58,6 +59,7 @@ class IntakeParts:
     holdings: Holdings
     metrics: Recorder
     inbox: Inbox
+    tell: Watcher = lambda _: None
 
 
 class Intake:
@@ -144,4 +146,5 @@ class Intake:
                 for left in jobs[index:]:
                     self._parts.holdings.drop(left.lease)
                 raise
+            self._parts.tell(Claimed(job))
             self._parts.inbox.put(Take(job, choices))

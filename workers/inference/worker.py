@@ -26,6 +26,7 @@ from workers.inference.doorbell import Doorbell
 from workers.inference.drain import DrainSteps, drain
 from workers.inference.emitter import Emitter, EmitterParts
 from workers.inference.engine_process import EngineProcess, EngineProcessParts
+from workers.inference.facts import Watcher, everyone
 from workers.inference.heartbeat import Heartbeat, HeartbeatParts
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import Drain, Inbox, NewStream
@@ -80,8 +81,9 @@ class InferenceWorker:
     that is not given or not fit, StoreUnavailable for one that does not answer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, watchers: tuple[Watcher, ...] = ()) -> None:
         self._settings = settings
+        self._watchers = watchers
         self._model = find_model(settings)
         if not settings.redis.url:
             raise SetupError("No Redis is given.", next_step="Give --redis-url, or start everything with: headrace up")
@@ -142,6 +144,7 @@ class InferenceWorker:
         queue = RedisQueue(self._client, timing.timing())
         self.metrics = Recorder()
         self._inbox = Inbox()
+        tell = everyone(self._watchers)
         self._holdings = Holdings(on_room=lambda: self._intake.wake())
         journal = Journal(self._client)
         self._intake = Intake(
@@ -154,6 +157,7 @@ class InferenceWorker:
                 holdings=self._holdings,
                 metrics=self.metrics,
                 inbox=self._inbox,
+                tell=tell,
             )
         )
         self._engine = EngineProcess(
@@ -175,6 +179,7 @@ class InferenceWorker:
                 holdings=self._holdings,
                 metrics=self.metrics,
                 progress_timeout_s=settings.worker.progress_timeout_s,
+                tell=tell,
             ),
             self._inbox,
         )

@@ -1,34 +1,72 @@
 """Entry of the `headrace` command: gathers the verbs, and turns every error into one line and an exit code."""
 
+import importlib
 import os
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
+from typer.main import get_group
 
 import headrace
-from headrace.cli import jobs, models, servers, up
 from headrace.contract.errors import HeadraceError
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
+VERBS: Mapping[str, str] = MappingProxyType(
+    {
+        "up": "headrace.cli.up:up",
+        "gateway": "headrace.cli.servers:gateway",
+        "worker": "headrace.cli.servers:worker",
+        "submit": "headrace.cli.jobs:submit",
+        "events": "headrace.cli.jobs:events",
+        "cancel": "headrace.cli.jobs:cancel",
+        "models": "headrace.cli.models:app",
+    }
+)
+"""Where each verb is: a function, or a Typer with verbs of its own. Imported when wanted, so that the others cost
+nothing."""
+_SETTINGS: Mapping[str, dict[str, Any]] = MappingProxyType({"up": {"allow_interspersed_args": False}})
+
+
+class Verbs(TyperGroup):
+    """The verbs of VERBS, each imported when it is asked for."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return list(VERBS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        # For a misspelt one all are fetched, since Typer suggests from those it has.
+        for name in [cmd_name] if cmd_name in VERBS else VERBS:
+            if name not in self.commands:
+                self.add_command(_load(name), name)
+        return self.commands.get(cmd_name)
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = VERBS[name].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    parent = typer.Typer(rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        parent.add_typer(found, name=name)
+    else:
+        parent.command(name, context_settings=_SETTINGS.get(name))(found)
+    return get_group(parent).commands[name]
+
+
 app = typer.Typer(
-    add_completion=False,
+    cls=Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Work put on a queue comes back as tokens.",
 )
-app.command("up", context_settings={"allow_interspersed_args": False})(up.up)
-app.command("gateway")(servers.gateway)
-app.command("worker")(servers.worker)
-app.command("submit")(jobs.submit)
-app.command("events")(jobs.events)
-app.command("cancel")(jobs.cancel)
-app.add_typer(models.app, name="models")
 
 
 def _version(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from engine.config import EngineConfig
 from engine.engine import Budget, Engine, Health, StepOutput, StepStats
 from engine.errors import EngineConfigError, EngineError, EngineRequestError, EngineStepError, ModelFileError
+from engine.logprobs import TokenLogprobs
 from engine.request import Completion, RequestFailure, RequestOutput, Resume, SamplingParams, Snapshot
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "Snapshot",
     "StepOutput",
     "StepStats",
+    "TokenLogprobs",
 ]

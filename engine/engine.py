@@ -40,7 +40,8 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """KV cache in tokens, whole and free, and how many more requests may run at once."""
+    """KV cache in tokens, whole and not in any page of a running request, and how many more requests may be added
+    without waiting for another to end. Requests that wait hold no pages yet, and running ones will want more."""
 
     total_tokens: int
     free_tokens: int
@@ -153,12 +154,14 @@ class Engine:
         return snapshots
 
     def budget(self) -> Budget:
-        size, running = self._config.page_size, self._scheduler.running + self._scheduler.waiting
-        free_seqs = max(0, self._config.max_num_seqs - running)
+        """What is free at this moment, between two steps."""
+        size, taken = self._config.page_size, self._scheduler.running + self._scheduler.waiting
+        free_seqs = max(0, self._config.max_num_seqs - taken)
         return Budget(self._pool.count * size, self._pool.free_count * size, free_seqs)
 
     def would_fit(self, tokens: int) -> bool:
-        """Whether a request of so many tokens in all could be taken, with the cache to itself."""
+        """Whether `add_request` would take so many tokens of prompt and output together. Now or later: if the cache is
+        full, the request waits."""
         return tokens <= self.max_context
 
     def health(self) -> Health:
@@ -182,16 +185,13 @@ class Engine:
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
         for number, (prompt, own) in enumerate(zip(prompts, each, strict=True)):
             self.add_request(f"generate-{number}", prompt, own)
-        done: dict[str, Completion] = {}
-        tokens: dict[str, list[int]] = {f"generate-{number}": [] for number in range(len(prompts))}
+        shown: dict[str, list[RequestOutput]] = {f"generate-{number}": [] for number in range(len(prompts))}
         while self.has_unfinished:
             for output in self.step().outputs:
                 if output.error:
                     raise EngineRequestError(output.error.message, code=output.error.code)
-                tokens[output.request_id] += output.token_ids
-                if output.finish_reason:
-                    done[output.request_id] = Completion(tuple(tokens[output.request_id]), output.finish_reason)
-        return [done[request_id] for request_id in tokens]
+                shown[output.request_id].append(output)
+        return [_completion(outputs) for outputs in shown.values()]
 
     def _check(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, resume: Resume | None) -> None:
         vocab = self._loaded.description.vocab_size
@@ -238,3 +238,15 @@ class Engine:
             pages_used=self._pool.count - self._pool.free_count,
             scheduled=scheduled,
         )
+
+
+def _completion(outputs: Sequence[RequestOutput]) -> Completion:
+    """All outputs of one finished request, put together."""
+    last = outputs[-1]
+    assert last.finish_reason is not None
+    return Completion(
+        tuple(token_id for output in outputs for token_id in output.token_ids),
+        last.finish_reason,
+        tuple(entry for output in outputs for entry in output.logprobs),
+        outputs[0].prompt_logprobs,
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from engine.errors import EngineRequestError
+from engine.logprobs import MOST_ALTERNATIVES, TokenLogprobs
 
 _MAX_SEED: Final = 1 << 64
 
@@ -17,6 +18,10 @@ class SamplingParams:
     Penalties count tokens of the output (`frequency`, `presence`) or of prompt and output (`repetition`). `choice`
     is a part of the noise's key, so that choices of one seed differ. `stop_token_ids` end the request like the model's
     own end tokens, which `ignore_eos` switches off; the ending token is part of the output.
+
+    `logprobs` and `prompt_logprobs` ask for the log probabilities of output and prompt tokens, with so many
+    alternatives (0: none, None: nothing asked). They are the model's own, before bias, penalties and temperature.
+    `max_tokens` may be 0 where `prompt_logprobs` is asked for: then nothing is generated.
     """
 
     max_tokens: int
@@ -34,11 +39,15 @@ class SamplingParams:
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     grammar: str | None = None
 
     def check(self, vocab_size: int) -> None:
         """Raises EngineRequestError naming the first value that cannot be."""
-        _within("max_tokens", self.max_tokens, 1, math.inf)
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is not None:
+                _within(name, getattr(self, name), 0, MOST_ALTERNATIVES)
+        _within("max_tokens", self.max_tokens, 1 if self.prompt_logprobs is None else 0, math.inf)
         _within("min_tokens", self.min_tokens, 0, self.max_tokens)
         _within("temperature", self.temperature, 0.0, 100.0)
         _within("top_p", self.top_p, 1e-9, 1.0)
@@ -52,9 +61,8 @@ class SamplingParams:
         for token_id, bias in self.logit_bias.items():
             _within("a token id of logit_bias", token_id, 0, vocab_size - 1)
             _within("a logit bias", bias, -1e4, 1e4)
-        for name in ("logprobs", "grammar"):
-            if getattr(self, name) is not None:
-                raise EngineRequestError(f"{name} is not supported by this engine yet; leave it out")
+        if self.grammar is not None:
+            raise EngineRequestError("grammar is not supported by this engine yet; leave it out")
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -82,15 +90,18 @@ class RequestFailure:
 class RequestOutput:
     """What one step brought one request: its tokens from `offset` on, and how it ended, if it did.
 
-    `finish_reason` is "stop" (an end or stop token, the last of `token_ids`) or "length".
+    `finish_reason` is "stop" (an end or stop token, the last of `token_ids`) or "length". Where they were asked for,
+    `logprobs` has one entry for each id, and the output of offset 0 has `prompt_logprobs`: one for each prompt token,
+    None for the first, which nothing predicts. A request that resumes with tokens has shown its prompt's before.
     """
 
     request_id: str
     offset: int
     token_ids: tuple[int, ...]
-    logprobs: None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: str | None = None
     error: RequestFailure | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,8 @@ class Completion:
 
     token_ids: tuple[int, ...]
     finish_reason: str
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +128,8 @@ class Request:
 
     ids       | prompt ................ | output ......... |
     computed  | keys and values in pages ....... |  the rest is to be computed
+
+    `explained` are log probabilities of prompt tokens 1, 2 ...; a preemption does not forget them.
     """
 
     id: str
@@ -126,6 +141,7 @@ class Request:
     end_ids: frozenset[int]
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+    explained: list[TokenLogprobs] = field(default_factory=list)
 
     @property
     def output_length(self) -> int:
@@ -143,9 +159,29 @@ class Request:
     def output(self) -> tuple[int, ...]:
         return tuple(self.ids[self.prompt_length :])
 
+    def unexplained(self, start: int, end: int) -> range:
+        """Positions from `start` to `end` whose logits are wanted, as those of the prompt token behind them.
+
+        None once there is output: it was shown together with the prompt's log probabilities.
+        """
+        if self.params.prompt_logprobs is None or self.output_length:
+            return range(0)
+        return range(max(start, len(self.explained)), min(end, self.prompt_length - 1))
+
+    def prompt_logprobs(self) -> tuple[TokenLogprobs | None, ...]:
+        """Of a prompt that has been computed; empty unless asked for and not yet shown."""
+        if self.params.prompt_logprobs is None or self.output_length:
+            return ()
+        return (None, *self.explained)
+
     def finish_reason(self) -> str | None:
-        """Whether the output so far is the whole of it. An end token outweighs the length."""
+        """Whether the output so far is the whole of it. An end token outweighs the length.
+
+        A request for the prompt's log probabilities alone has to be computed all the same.
+        """
         length = self.output_length
+        if not self.params.max_tokens and self.computed < self.prompt_length:
+            return None
         if length and length >= self.params.min_tokens and self.ids[-1] in self.end_ids:
             return "stop"
         return "length" if length >= self.params.max_tokens else None

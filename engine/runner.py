@@ -1,14 +1,24 @@
 """Carries a plan out: batch, forward pass, one sample a row. Takes no decision; a bad row fails its own request."""
 
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.batch import build_batch
+from engine.batch import Batch, build_batch
+from engine.logprobs import TokenLogprobs, explain
 from engine.models.llama import Llama
 from engine.request import Request, RequestFailure
 from engine.sampler import sample
 from engine.scheduler import ScheduledChunk, SchedulePlan, StepResult
+
+Row: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]
+
+# Logits of prompt rows computed at once: 16 MiB, and as much again for the product that they are made of.
+_PROMPT_LOGITS: Final = 1 << 22
+_NOT_FINITE: Final = RequestFailure("engine_error", "The model's logits for this request are not finite numbers.")
 
 
 class Runner:
@@ -27,8 +37,9 @@ class Runner:
         batch = build_batch(plan.chunks, self._page_size, self._device)
         hidden = self._model.forward(batch)  # [rows, hidden]
         failures = _broken(batch.chunks, hidden)
-        sampling = [chunk.request for chunk in batch.chunks if chunk.samples]
         tokens: dict[str, int] = {}
+        logprobs: dict[str, tuple[TokenLogprobs, ...]] = {}
+        sampling = [chunk.request for chunk in batch.chunks if chunk.samples]
         if sampling:
             logits = self._model.logits(hidden.index_select(0, batch.sampled_rows)).cpu().numpy()  # [sampling, vocab]
             for request, row in zip(sampling, logits, strict=True):
@@ -37,8 +48,38 @@ class Runner:
                     if isinstance(outcome, RequestFailure):
                         failures[request.id] = outcome
                     else:
-                        tokens[request.id] = outcome
-        return StepResult(tokens, failures)
+                        tokens[request.id], logprobs[request.id] = outcome
+        explained = self._explain_prompts(batch, hidden, failures)
+        return StepResult(tokens, failures, logprobs, explained)
+
+    def _explain_prompts(
+        self, batch: Batch, hidden: Tensor, failures: dict[str, RequestFailure]
+    ) -> dict[str, list[TokenLogprobs]]:
+        """Log probabilities of the prompt tokens behind this step's rows, where they are wanted."""
+        explained: dict[str, list[TokenLogprobs]] = {}
+        row = 0
+        for chunk in batch.chunks:
+            request, wanted = chunk.request, chunk.request.unexplained(chunk.start, chunk.end)
+            if wanted and request.id not in failures:
+                first = row - chunk.start
+                logits = self._logits_of(hidden[first + wanted.start : first + wanted.stop])
+                named = zip(logits, request.token_ids(wanted.start + 1, wanted.stop + 1), strict=True)
+                alternatives = request.params.prompt_logprobs or 0
+                entries: list[TokenLogprobs] = []
+                for values, token_id in named:
+                    if not np.isfinite(values).all():
+                        failures[request.id] = _NOT_FINITE
+                        break
+                    entries.append(explain(values, token_id, alternatives))
+                explained[request.id] = entries
+            row += chunk.length
+        return explained
+
+    def _logits_of(self, hidden: Tensor) -> Iterator[Row]:
+        """One row of logits [vocab] after the other; never more than `_PROMPT_LOGITS` are kept."""
+        at_once = max(1, _PROMPT_LOGITS // self._model.vocab_size)
+        for part in torch.split(hidden, at_once):
+            yield from self._model.logits(part).cpu().numpy()
 
 
 def _broken(chunks: tuple[ScheduledChunk, ...], hidden: Tensor) -> dict[str, RequestFailure]:
@@ -55,10 +96,13 @@ def _broken(chunks: tuple[ScheduledChunk, ...], hidden: Tensor) -> dict[str, Req
     return failures
 
 
-def _choose(row: np.ndarray[tuple[int], np.dtype[np.float32]], request: Request) -> int | RequestFailure:
+def _choose(row: Row, request: Request) -> tuple[int, tuple[TokenLogprobs, ...]] | RequestFailure:
+    """The next token, with its log probabilities where they are wanted."""
     if not np.isfinite(row).all():
-        return RequestFailure("engine_error", "The model's logits for this request are not finite numbers.")
+        return _NOT_FINITE
     try:
-        return sample(row, request)
+        token_id = sample(row, request)
     except Exception as error:  # noqa: BLE001 - ends as this request's failure; its neighbours' rows are their own
         return RequestFailure("engine_error", f"Sampling failed: {error!r}.")
+    wanted = request.params.logprobs
+    return token_id, () if wanted is None else (explain(row, token_id, wanted),)

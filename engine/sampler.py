@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.logprobs import best
 from engine.noise import Floats, Ids, gumbel
 from engine.request import Request, SamplingParams
 
@@ -55,7 +56,7 @@ def _candidates(scores: Floats, params: SamplingParams) -> Ids:
     """Ids that may be drawn, ascending. Equal scores at the border of top-k or top-p: the lower id stays."""
     ids: Ids = np.arange(len(scores), dtype=np.int64)
     if 0 < params.top_k < len(scores):
-        ids = _best(scores, params.top_k)
+        ids = best(scores, params.top_k)
     if params.top_p < 1.0 or params.min_p > 0.0:
         weights = np.exp(scores - scores.max())  # relative to the most probable token
         if params.top_p < 1.0:
@@ -64,18 +65,11 @@ def _candidates(scores: Floats, params: SamplingParams) -> Ids:
     return np.sort(ids)
 
 
-def _best(scores: Floats, count: int) -> Ids:
-    """The `count` highest scores, best first, equal ones by id."""
-    threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
-    ids = np.flatnonzero(scores >= threshold)
-    return ids[np.argsort(-scores[ids], kind="stable")][:count]
-
-
 def _nucleus(scores: Floats, weights: Floats, ids: Ids, top_p: float) -> Ids:
     """The shortest run of most probable ids whose mass reaches `top_p` of the mass of `ids`."""
     wanted = top_p * weights[ids].sum()
     if len(ids) == len(scores):
-        likely = _best(scores, min(_LIKELY, len(scores)))
+        likely = best(scores, min(_LIKELY, len(scores)))
         mass = weights[likely].cumsum()
         if mass[-1] >= wanted:
             return likely[: int(mass.searchsorted(wanted)) + 1]

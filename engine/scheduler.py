@@ -7,10 +7,11 @@ priority and arrival. A decode row and a row of a chunked prefill cost the same.
 import bisect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from engine.block_pool import BlockPool
+from engine.logprobs import TokenLogprobs
 from engine.request import Request, RequestFailure, RequestOutput
 
 # Pages kept free at admission, as a part of all: room for those already running to grow before anybody is preempted.
@@ -33,6 +34,7 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class ScheduledChunk:
     """Positions `start` to `end` of one request. `samples`: its last row is the last known token's, and gives the next.
+    A request that wants no tokens never samples.
 
     `decodes`: one row behind the prompt, and not a part of computing anew what was known.
     """
@@ -62,10 +64,15 @@ class SchedulePlan:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What the runner made of a plan, by request id: a token for each chunk that samples, or why there is none."""
+    """What the runner made of a plan, by request id: a token for each chunk that samples, or why there is none.
+
+    `logprobs` are those of `tokens`, `explained` those of prompt tokens, both for requests that asked.
+    """
 
     tokens: Mapping[str, int]
     failures: Mapping[str, RequestFailure]
+    logprobs: Mapping[str, tuple[TokenLogprobs, ...]] = field(default_factory=dict)
+    explained: Mapping[str, Sequence[TokenLogprobs]] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -143,11 +150,15 @@ class Scheduler:
             if self._requests.get(request.id) is not request:
                 continue
             request.computed = chunk.end
+            request.explained += result.explained.get(request.id, ())
             if failure := result.failures.get(request.id):
                 outputs.append(RequestOutput(request.id, request.output_length, (), error=failure))
                 self.remove(request.id)
             elif chunk.samples:
-                outputs.append(self._advance(request, result.tokens[request.id]))
+                token_ids = (result.tokens[request.id],)
+                outputs.append(self._advance(request, token_ids, result.logprobs.get(request.id, ())))
+            elif request.finish_reason():
+                outputs.append(self._advance(request, (), ()))
         return tuple(outputs)
 
     def check_integrity(self) -> None:
@@ -158,13 +169,15 @@ class Scheduler:
         assert all(not request.pages and not request.computed for request in self._waiting)
         assert self._waiting == sorted(self._waiting, key=lambda request: request.order)
 
-    def _advance(self, request: Request, token_id: int) -> RequestOutput:
-        offset = request.output_length
-        request.ids.append(token_id)
+    def _advance(
+        self, request: Request, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprobs, ...]
+    ) -> RequestOutput:
+        offset, prompt_logprobs = request.output_length, request.prompt_logprobs()
+        request.ids += token_ids
         reason = request.finish_reason()
         if reason:
             self.remove(request.id)
-        return RequestOutput(request.id, offset, (token_id,), finish_reason=reason)
+        return RequestOutput(request.id, offset, token_ids, logprobs, reason, prompt_logprobs=prompt_logprobs)
 
     def _rows(self, request: Request, chunks: Sequence[ScheduledChunk]) -> int:
         """Rows that a request's next chunk may have behind what is in the step already; 0 when there is no room.
@@ -204,7 +217,8 @@ class Scheduler:
 
     def _take(self, request: Request, end: int) -> ScheduledChunk:
         request.pages += self._pool.allocate(self._missing(request, end))
-        return ScheduledChunk(request, request.computed, end, samples=end == len(request.ids))
+        samples = end == len(request.ids) and request.params.max_tokens > 0
+        return ScheduledChunk(request, request.computed, end, samples)
 
     def _missing(self, request: Request, end: int) -> int:
         return max(0, self.pages_for(end) - len(request.pages))

@@ -41,6 +41,7 @@ class Llama:
         max_context: int,
         device: torch.device,
     ) -> None:
+        self.vocab_size = shape.vocab_size
         self._numerics, self._eps = numerics, shape.rms_eps
         self._rotary = RotaryTable(shape, max_context, device)
         table = (shape.vocab_size, shape.hidden_size)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from engine import Engine, EngineConfig, Resume, SamplingParams
+from engine import Engine, EngineConfig, RequestOutput, Resume, SamplingParams, TokenLogprobs
 from engine.loaders import describe
 
 MAX_PROMPT, MAX_OUTPUT, MAX_BUDGET = 300, 64, 256
@@ -63,11 +63,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`tokens` were compared, `differing` of them (or a missing one, or a finish reason) were not the solo run's."""
+    """`tokens` were compared, and so many `logprobs` of output and prompt tokens; `differing` of them (or a missing
+    one, or a finish reason) were not the solo run's."""
 
     seeds: int = 0
     requests: int = 0
     tokens: int = 0
+    logprobs: int = 0
     differing: int = 0
     preemptions: int = 0
     stops: int = 0
@@ -87,6 +89,8 @@ class Story:
 
     case: Case
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
     finish_reason: str | None = None
     place: int = 0
     arrived: bool = False
@@ -96,6 +100,15 @@ class Story:
     @property
     def over(self) -> bool:
         return self.aborted or self.finish_reason is not None
+
+    def hear(self, output: RequestOutput) -> None:
+        assert output.error is None, output.error
+        assert output.offset == len(self.tokens), "an offset was skipped or shown twice"
+        assert not (output.offset and output.prompt_logprobs), "the prompt was explained twice"
+        self.tokens += output.token_ids
+        self.logprobs += output.logprobs
+        self.prompt_logprobs = self.prompt_logprobs or output.prompt_logprobs
+        self.finish_reason = output.finish_reason
 
 
 def draw(seed: int, vocab_size: int) -> Plan:
@@ -123,6 +136,7 @@ def _draw_case(dice: random.Random, index: int, vocab_size: int, longest: int) -
     )
     if dice.random() < 0.5:
         params = _sampled(dice, params, vocab_size)
+    params = _explained(dice, params)
     return Case(
         id=f"request-{index}",
         prompt=prompt,
@@ -133,6 +147,17 @@ def _draw_case(dice: random.Random, index: int, vocab_size: int, longest: int) -
         moves=dice.random() < 0.5,
         abort_at=_sometimes(dice, 0.15, dice.randrange(max_tokens), None),
     )
+
+
+def _explained(dice: random.Random, params: SamplingParams) -> SamplingParams:
+    """Some want log probabilities, and a few of those nothing but the prompt's."""
+    params = replace(
+        params,
+        logprobs=_sometimes(dice, 0.3, dice.randint(0, 20), None),
+        prompt_logprobs=_sometimes(dice, 0.3, dice.randint(0, 20), None),
+    )
+    alone = params.prompt_logprobs is not None and dice.random() < 0.3
+    return replace(params, max_tokens=0, min_tokens=0) if alone else params
 
 
 def _sampled(dice: random.Random, params: SamplingParams, vocab_size: int) -> SamplingParams:
@@ -184,13 +209,9 @@ class AnySchedule:
         began = time.monotonic()
         plan = draw(seed, self._vocab_size)
         stories, report = self._live(plan)
-        compared = differing = 0
         for story in stories:
-            count, wrong = self._compare(story)
-            compared += count
-            differing += wrong
-        seconds = round(time.monotonic() - began, 3)
-        return replace(report, seeds=1, tokens=compared, differing=differing, seconds=seconds)
+            report += self._compare(story)
+        return replace(report, seeds=1, seconds=round(time.monotonic() - began, 3))
 
     def _engine(self, knobs: Knobs) -> Engine:
         return Engine(EngineConfig(self._model, device="cpu", threads=self._threads, **asdict(knobs)))
@@ -212,11 +233,7 @@ class AnySchedule:
                     preemptions += step.stats.preemptions
                     most = max(most, step.stats.running)
                     for output in step.outputs:
-                        assert output.error is None, output.error
-                        story = stories[output.request_id]
-                        assert output.offset == len(story.tokens), "an offset was skipped or shown twice"
-                        story.tokens += output.token_ids
-                        story.finish_reason = output.finish_reason
+                        stories[output.request_id].hear(output)
             for story in stories.values():
                 _interfere(story, engines)
             steps += 1
@@ -234,14 +251,22 @@ class AnySchedule:
             most_running=most,
         )
 
-    def _compare(self, story: Story) -> tuple[int, int]:
-        """Tokens compared, and how many of them differ. An aborted request is compared as far as it came."""
+    def _compare(self, story: Story) -> Report:
+        """What was compared, and how much of it differs. An aborted request is compared as far as it came."""
         alone = self._solo.generate([story.case.prompt], story.case.params)[0]
-        expected = alone.token_ids[: len(story.tokens)] if story.aborted else alone.token_ids
-        differing = sum(ours != theirs for ours, theirs in zip(story.tokens, expected, strict=False))
-        differing += abs(len(story.tokens) - len(expected))
+        shown = len(story.tokens) if story.aborted else None
+        prompt = () if story.aborted and not story.prompt_logprobs else alone.prompt_logprobs
+        differing = _differing(story.tokens, alone.token_ids[:shown])
+        differing += _differing(story.logprobs, alone.logprobs[:shown])
+        differing += _differing(story.prompt_logprobs, prompt)
         differing += not story.aborted and story.finish_reason != alone.finish_reason
-        return len(expected), differing
+        logprobs = len(story.logprobs) + len(story.prompt_logprobs)
+        return Report(tokens=len(story.tokens), logprobs=logprobs, differing=differing)
+
+
+def _differing(ours: Sequence[object], theirs: Sequence[object]) -> int:
+    """Places at which two rows are not the same, the missing ones of the shorter among them."""
+    return sum(mine != wanted for mine, wanted in zip(ours, theirs, strict=False)) + abs(len(ours) - len(theirs))
 
 
 def _interfere(story: Story, engines: Sequence[Engine]) -> None:

@@ -24,6 +24,7 @@ def test_every_request_has_the_tokens_of_its_solo_run(runs: AnySchedule, first: 
         total += report
     # What a chunk must have gone through for its zero to mean anything.
     assert total.tokens > 100
+    assert total.logprobs > 100
     assert total.stops > 5
     assert total.preemptions > 0
     assert total.most_running > 1

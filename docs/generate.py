@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gateway.metrics import GatewayMetrics
 from headrace.settings import PREFIX, Settings
-from headrace.telemetry.metrics import WORKER_METRICS
+from headrace.telemetry.metrics import METRICS
 
 PAGE = Path(__file__).parent / "03-reference.md"
 COMMANDS = (
@@ -52,12 +51,11 @@ def _bound(rule: object) -> str:
 
 
 def _metrics() -> Iterator[str]:
-    yield "\n## Metrics\n\n| metric | kind | |\n|---|---|---|"
-    for row in WORKER_METRICS.values():
-        yield f"| `{row.name}` | {row.kind}, by worker | {row.help} |"
-    for family in sorted(GatewayMetrics().families(), key=lambda family: family.name):
-        suffix = "_total" if family.type == "counter" else ""
-        yield f"| `{family.name}{suffix}` | {family.type}, of the gateway | {family.documentation} |"
+    yield "\n## Metrics\n\nRows of a worker also carry the label `worker`.\n"
+    yield "| metric | kind | of | labels | |\n|---|---|---|---|---|"
+    for row in METRICS.values():
+        labels = ", ".join(f"`{label}`" for label in row.labels)
+        yield f"| `{row.name}` | {row.kind} | {row.of} | {labels} | {row.help} |"
 
 
 def _commands() -> Iterable[str]:

@@ -1,12 +1,15 @@
-"""What this gateway counts of itself, and how it shows the workers'. Knows names, not where the facts arise."""
+"""What this gateway counts of itself, and the page that shows it with the workers' and the fleet's.
 
-from collections.abc import Iterable, Mapping
+Knows rows of the table, not where the facts arise.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import Metric
 
-from headrace.telemetry.metrics import SECONDS, WorkerCollector
+from headrace.telemetry.exposition import Values, fleet_text, workers_text
+from headrace.telemetry.metrics import METRICS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -16,41 +19,32 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "headrace_gateway_requests",
-            "HTTP requests answered; status 0 is a client that left before a status was chosen.",
-            ["route", "method", "status"],
-            registry=self._registry,
-        )
-        self.request_seconds = Histogram(
-            "headrace_gateway_request_seconds",
-            "Time from a request to the end of its reply, streams included.",
-            ["route"],
-            buckets=(*SECONDS, 60.0, 300.0),
-            registry=self._registry,
-        )
-        self.first_token_seconds = Histogram(
-            "headrace_gateway_first_token_seconds",
-            "Time from submit to the first text of an OpenAI route.",
-            buckets=SECONDS,
-            registry=self._registry,
-        )
-        self.open_requests = Gauge(
-            "headrace_gateway_open_requests", "Requests being answered now.", registry=self._registry
-        )
-        self.jobs = Counter(
-            "headrace_gateway_jobs_accepted", "Jobs accepted, replays not counted.", ["kind"], registry=self._registry
-        )
-        self.store_up = Gauge(
-            "headrace_gateway_store_up", "1 when the last look at the store succeeded.", registry=self._registry
-        )
+        self.requests = self._counter("headrace_gateway_requests_total")
+        self.request_seconds = self._histogram("headrace_gateway_request_seconds")
+        self.first_token_seconds = self._histogram("headrace_gateway_first_token_seconds")
+        self.open_requests = self._gauge("headrace_gateway_open_requests")
+        self.open_websockets = self._gauge("headrace_gateway_open_websockets")
+        self.jobs = self._counter("headrace_gateway_jobs_accepted_total")
+        self.refusals = self._counter("headrace_gateway_refusals_total")
+        self.events_sent = self._counter("headrace_gateway_events_sent_total")
+        self.reaped = self._counter("headrace_gateway_jobs_reaped_total")
+        self.store_up = self._gauge("headrace_gateway_store_up")
 
-    def families(self) -> Iterable[Metric]:
-        """What this gateway counts, for the documents."""
-        return self._registry.collect()
+    def text(self, workers: Mapping[str, Mapping[str, Any]], fleet: Mapping[str, Values] | None = None) -> bytes:
+        """Everything in Prometheus' text format.
 
-    def text(self, workers: Mapping[str, Mapping[str, Any]]) -> bytes:
-        """Everything in Prometheus' text format; `workers` maps worker ids to the snapshots in their beats."""
-        shown = CollectorRegistry()
-        shown.register(WorkerCollector(workers))
-        return generate_latest(self._registry) + generate_latest(shown)
+        `workers` maps worker ids to the snapshots in their beats, `fleet` names of the table to values by labels.
+        """
+        return generate_latest(self._registry) + (fleet_text(fleet or {}) + workers_text(workers)).encode()
+
+    def _counter(self, name: str) -> Counter:
+        row = METRICS[name]
+        return Counter(name, row.help, row.labels, registry=self._registry)
+
+    def _gauge(self, name: str) -> Gauge:
+        row = METRICS[name]
+        return Gauge(name, row.help, row.labels, registry=self._registry)
+
+    def _histogram(self, name: str) -> Histogram:
+        row = METRICS[name]
+        return Histogram(name, row.help, row.labels, buckets=row.buckets, registry=self._registry)

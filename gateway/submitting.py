@@ -47,7 +47,8 @@ async def submit(request: Request, services: Services, intent: Intent, seen_as: 
     structlog.contextvars.bind_contextvars(job=submitted.job_id)
     if submitted.replayed:
         return Accepted(submitted.job, replayed=True)
-    services.metrics.jobs.labels(intent.kind.value).inc()
+    job = submitted.job
+    services.metrics.jobs.labels(job.kind.value, job.lane, job.job_class.value).inc()
     return Accepted(await _as_recorded(services, submitted.job), replayed=False)
 
 

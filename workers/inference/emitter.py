@@ -281,7 +281,6 @@ class Emitter:
                     self._rewind(job, reply.choice, reply.have)
                     continue
                 if reply.outcome is Outcome.OK:
-                    self._parts.metrics.add("headrace_worker_jobs_finished_total")
                     self._parts.tell(Ended(job.job, ending, reply.state or ending.state))
                     self._forget(job)
                 else:

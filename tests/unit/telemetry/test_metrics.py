@@ -3,15 +3,13 @@
 import json
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
-from headrace.telemetry.metrics import ROWS, WORKER_METRICS, Recorder, WorkerCollector
+from headrace.telemetry.exposition import workers_text
+from headrace.telemetry.metrics import METRICS, ROWS, Recorder
 
 
 def page(**snapshots: dict[str, object]) -> str:
-    registry = CollectorRegistry()
-    registry.register(WorkerCollector(snapshots))
-    return generate_latest(registry).decode()
+    return workers_text(snapshots)
 
 
 def test_a_step_of_32_rows_shows_in_its_bucket_and_above() -> None:
@@ -43,7 +41,7 @@ def test_an_unknown_name_is_refused_when_recorded_and_left_out_when_shown() -> N
 
 
 def test_names_follow_the_conventions() -> None:
-    for row in WORKER_METRICS.values():
+    for row in METRICS.values():
         assert row.name.endswith("_total") == (row.kind == "counter")
         assert bool(row.buckets) == (row.kind == "histogram")
         assert list(row.buckets) == sorted(row.buckets)

@@ -75,7 +75,8 @@ class GatewaySettings(Section):
 
 
 class WorkerSettings(Section):
-    """`model` is a name from `headrace models list` or `file:<path>`; `tag` is given by a supervisor."""
+    """`model` is a name from `headrace models list` or `file:<path>`; `tag` is given by a supervisor; `events` shows
+    jobs on Celery's console."""
 
     model: str = "smollm2-135m-instruct"
     release: str = "stable"
@@ -84,6 +85,7 @@ class WorkerSettings(Section):
     progress_timeout_s: float = Field(default=30.0, gt=0)
     start_timeout_s: float = Field(default=120.0, gt=0)
     drain_s: float = Field(default=10.0, gt=0)
+    events: bool = True
 
 
 class EngineSettings(Section):
@@ -97,11 +99,14 @@ class EngineSettings(Section):
 
 
 class BlobSettings(Section):
-    """Where results and prompts too large for Redis go. An empty `url` means the folder `blobs` in `paths.data_dir`."""
+    """Where results and prompts too large for Redis go. An empty `url` means the folder `blobs` in `paths.data_dir`.
+
+    `endpoint_url` is for another S3 than Amazon's; `timeout_s` is the longest silence of S3 that is borne."""
 
     url: str = ""
     endpoint_url: str = ""
     threshold_bytes: int = Field(default=200_000, ge=1_000)
+    timeout_s: float = Field(default=10.0, gt=0)
 
 
 class ScaleSettings(Section):

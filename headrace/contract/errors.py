@@ -2,12 +2,13 @@
 
 HeadraceError
 ├── InvalidRequest 400          ├── JobNotFound 404            ├── StoreUnavailable 503 (retryable)
-│   ├── ContextLengthExceeded   ├── JournalExpired 410         ├── QueueFull 503 (retryable)
-│   ├── UnknownParameter        ├── IdempotencyConflict 409    ├── NoProgress 504 (retryable)
-│   └── GrammarError            ├── PayloadTooLarge 413        ├── EngineFailure 500 (retryable)
-├── InvalidApiKey 401           ├── RateLimitExceeded 429      ├── Poison 500
-├── Forbidden 403               ├── RevisionGone 409           ├── RetriesExhausted 500
-├── ModelNotFound 404           ├── JobCancelled 499           └── DeadlineExceeded 504
+│   ├── ContextLengthExceeded   ├── JournalExpired 410         │   └── BlobsUnavailable
+│   ├── UnknownParameter        ├── IdempotencyConflict 409    ├── QueueFull 503 (retryable)
+│   └── GrammarError            ├── PayloadTooLarge 413        ├── NoProgress 504 (retryable)
+├── InvalidApiKey 401           ├── RateLimitExceeded 429      ├── EngineFailure 500 (retryable)
+├── Forbidden 403               ├── RevisionGone 409           ├── Poison 500
+├── ModelNotFound 404           ├── JobCancelled 499           ├── RetriesExhausted 500
+├── BlobNotFound 410            ├── BlobDamaged 500            ├── DeadlineExceeded 504
 └── SetupError (a machine, a file or a setting is not as it must be; never sent over HTTP)
 """
 
@@ -123,6 +124,25 @@ class StoreUnavailable(HeadraceError):
     retryable = True
 
 
+class BlobsUnavailable(StoreUnavailable):
+    """The blob store is away, and Redis need not be: work that needs no blob goes on."""
+
+    code = "blobs_unavailable"
+
+
+class BlobNotFound(HeadraceError):
+    """What a record refers to is no longer in the blob store."""
+
+    code = "blob_not_found"
+    status = 410
+
+
+class BlobDamaged(HeadraceError):
+    """What the blob store holds is not what was put there."""
+
+    code = "blob_damaged"
+
+
 class NoProgress(HeadraceError):
     code = "no_progress"
     status = 504
@@ -178,6 +198,9 @@ _BY_CODE: dict[str, type[HeadraceError]] = {
         RateLimitExceeded,
         QueueFull,
         StoreUnavailable,
+        BlobsUnavailable,
+        BlobNotFound,
+        BlobDamaged,
         NoProgress,
         EngineFailure,
         Poison,

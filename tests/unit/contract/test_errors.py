@@ -27,6 +27,9 @@ CONTRACT = {
     "retries_exhausted": (500, False),
     "deadline_exceeded": (504, False),
     "cancelled": (499, False),
+    "blobs_unavailable": (503, True),
+    "blob_not_found": (410, False),
+    "blob_damaged": (500, False),
 }
 
 

@@ -20,7 +20,17 @@ def is_job_id(text: str) -> bool:
     return _JOB_ID.fullmatch(text) is not None
 
 
+def born_ms(job_id: str) -> int:
+    """When a job's id was made, in milliseconds of the clock of the process that made it."""
+    return int(ULID.from_str(job_id.removeprefix("job_").upper()).milliseconds)
+
+
 def worker_id(tag: str = "", pid: int | None = None) -> str:
     """`w_<host>_<pid>_<tag>`; a supervisor that gives the tag can name the worker by its pid."""
+    return f"{worker_prefix()}{os.getpid() if pid is None else pid}_{tag or secrets.token_hex(4)}"
+
+
+def worker_prefix() -> str:
+    """What the ids of all workers on this host begin with."""
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:40]
-    return f"w_{host}_{os.getpid() if pid is None else pid}_{tag or secrets.token_hex(4)}"
+    return f"w_{host}_"

@@ -1,8 +1,10 @@
 """`python -m workers`: one worker process. Reads the settings, starts Celery's shell and the inference worker in it."""
 
 import argparse
+import importlib
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +16,57 @@ from headrace.settings import Settings, load
 from headrace.telemetry import logs
 from workers.bootstep import step_for
 from workers.celery_app import forget_unused_commands, leave_logging_alone, make_app
-from workers.inference.drain import Watchdog
+from workers.console.event_sender import EventSender
+from workers.inference.drain import THREAD_S, Watchdog
+from workers.inference.facts import Watcher
 from workers.inference.worker import CANNOT_START, InferenceWorker
+
+SUBCOMMANDS: Mapping[str, str] = {}
+"""First word of the command line → the module whose `main(arguments)` answers for the rest of it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until asked to stop. 0 after a drain, 3 when it could not start."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in SUBCOMMANDS:
+        return int(importlib.import_module(SUBCOMMANDS[arguments[0]]).main(arguments[1:]))
     try:
         settings = _settings(arguments)
         logs.configure(settings.log, role="worker")
-        inference = InferenceWorker(settings)
+        events = EventSender()
+        inference = InferenceWorker(settings, watchers(settings, events))
         structlog.contextvars.bind_contextvars(worker=inference.id)
     except (SetupError, StoreUnavailable) as error:
         return _refuse(error.explain())
-    exit_code = _run_shell(settings, inference)
+    exit_code = _run_shell(settings, inference, events)
     inference.request_stop()
     inference.join()
+    events.stop(THREAD_S)
     if inference.failure:
         return _refuse(inference.failure)
     return inference.exit_code or exit_code
 
 
-def _run_shell(settings: Settings, inference: InferenceWorker) -> int:
+def watchers(settings: Settings, events: EventSender) -> tuple[Watcher, ...]:
+    """Who is told what becomes of each job, in this order; each returns at once."""
+    told: list[Watcher] = []
+    if settings.worker.events:
+        told.append(events.tell)
+    return tuple(told)
+
+
+def _run_shell(settings: Settings, inference: InferenceWorker, events: EventSender) -> int:
     leave_logging_alone()
     # Celery warns root of pickled messages; this worker takes no messages at all.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     forget_unused_commands()
     app = make_app(settings.redis)
+    node = f"headrace@{inference.id}"
+    if settings.worker.events:
+        events.start(app, node)
     app.steps["worker"].add(step_for(inference, Watchdog(settings.worker.drain_s)))
     worker = app.Worker(
-        hostname=f"headrace@{inference.id}",
+        hostname=node,
         pool="solo",
         concurrency=1,
         exclude_queues=list(app.amqp.queues),
@@ -56,7 +79,7 @@ def _run_shell(settings: Settings, inference: InferenceWorker) -> int:
     return int(worker.exitcode or 0)
 
 
-def _settings(arguments: list[str] | None) -> Settings:
+def _settings(arguments: list[str]) -> Settings:
     parser = argparse.ArgumentParser(prog="python -m workers", description="One Headrace worker.")
     parser.add_argument("--model", help="a name from `headrace models list`, or file:<path>")
     parser.add_argument("--release", help="the release whose lane it serves (default: stable)")

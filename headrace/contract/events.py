@@ -105,13 +105,15 @@ _LOGPROBS = ("logprobs", "prompt_logprobs")
 
 def to_json(event: Event) -> dict[str, Any]:
     """The public JSON object of an event, `seq` and `type` first."""
-    body = asdict(event)
+    body = {field.name: getattr(event, field.name) for field in fields(event)}
     if isinstance(event, (Retrying, Failed)):
         # Whether to retry is the queue's business; the public event says what happened.
         body["error"] = {"code": event.error.code, "message": event.error.message}
+    if isinstance(event, Completed):
+        body["usage"] = asdict(event.usage)
     for name in _LOGPROBS:
-        if not body.get(name):
-            body.pop(name, None)
+        if entries := body.pop(name, ()):
+            body[name] = [entry and {"logprob": entry.logprob, "top": entry.top} for entry in entries]
     return {"seq": body.pop("seq"), "type": event.type, **body}
 
 

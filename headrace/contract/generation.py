@@ -44,7 +44,8 @@ class FrozenRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """How likely a token was under the model itself, before temperature and penalties: natural logarithms.
+    """How likely a token was under the model itself, before temperature and penalties: natural logarithms, rounded to
+    float32 numbers by the engine and never below -9999.
 
     `top` are the likeliest tokens there as (id, logprob), most likely first, ties by lowest id.
     """

@@ -308,7 +308,7 @@ class MemoryQueue:
         usage = Usage(len(job.request.prompt_ids), tokens, cached_tokens)
         ref = f"memory:{job.id}" if entry.result is not None else ""
         entry.job = replace(job, state=state, ended_at=self._clock(), error=error, usage=usage, result_ref=ref)
-        if state is State.SUCCEEDED:
+        if state is State.SUCCEEDED and job.request.max_tokens:
             key = (job.lane, job.tenant)
             average = self._averages.get(key, rules.FIRST_AVERAGE)
             self._averages[key] = rules.moved(average, tokens / len(job.next_offset))

@@ -15,6 +15,7 @@ from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Delta
 from headrace.contract.generation import pack_ids
 from headrace.contract.job import Job, Lease, State
+from headrace.contract.logprobs import pack_logprobs
 from headrace.queue.base import (
     AcceptReply,
     Append,
@@ -131,7 +132,9 @@ def _delta(delta: Delta) -> tuple[Arg, ...]:
     public = events.to_json(delta)
     del public["seq"]
     body = orjson.dumps(public)
-    return delta.choice, delta.offset, pack_ids(delta.token_ids), delta.finish_reason or "", body
+    explained = delta.logprobs or delta.prompt_logprobs
+    logprobs = pack_logprobs(delta.logprobs, delta.prompt_logprobs) if explained else b""
+    return delta.choice, delta.offset, pack_ids(delta.token_ids), delta.finish_reason or "", logprobs, body
 
 
 def _accept_reply(raw: Any) -> AcceptReply:

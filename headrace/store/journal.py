@@ -11,8 +11,9 @@ import redis.asyncio
 from headrace.contract import events
 from headrace.contract.errors import JobNotFound, JournalExpired
 from headrace.contract.events import Delta, Event
-from headrace.contract.generation import Choice, unpack_ids
+from headrace.contract.generation import Choice, PromptLogprobs, TokenLogprobs, unpack_ids
 from headrace.contract.job import TERMINAL
+from headrace.contract.logprobs import unpack_logprobs
 from headrace.store import keys, records
 from headrace.store.connection import store_errors
 
@@ -28,6 +29,8 @@ class Journaled:
 
     token_ids: tuple[int, ...] = ()
     finish_reason: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: PromptLogprobs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +100,18 @@ class AsyncJournal:
 
 def join(found: Sequence[Event], n: int = 1) -> tuple[Journaled, ...]:
     """The deltas of a journal from its beginning, put together for each choice."""
-    ids: list[list[int]] = [[] for _ in range(n)]
-    ends: list[str | None] = [None] * n
-    for event in found:
-        if isinstance(event, Delta):
-            ids[event.choice] += event.token_ids
-            ends[event.choice] = event.finish_reason or ends[event.choice]
-    return tuple(Journaled(tuple(part), end) for part, end in zip(ids, ends, strict=True))
+    return tuple(
+        _join([event for event in found if isinstance(event, Delta) and event.choice == choice]) for choice in range(n)
+    )
+
+
+def _join(deltas: Sequence[Delta]) -> Journaled:
+    return Journaled(
+        token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
+        finish_reason=deltas[-1].finish_reason if deltas else None,
+        logprobs=tuple(entry for delta in deltas for entry in delta.logprobs),
+        prompt_logprobs=deltas[0].prompt_logprobs if deltas else (),
+    )
 
 
 def parse_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
@@ -113,7 +121,16 @@ def parse_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
     if event.startswith(b"{"):
         return events.from_json({"seq": seq, **json.loads(event)})
     choice, offset, *finish = event.decode().split(" ")
-    return Delta(seq, int(choice), int(offset), unpack_ids(fields[b"ids"]), finish_reason=finish[0] if finish else None)
+    logprobs, prompt_logprobs, _ = unpack_logprobs(fields.get(b"logprobs", b""))
+    return Delta(
+        seq=seq,
+        choice=int(choice),
+        offset=int(offset),
+        token_ids=unpack_ids(fields[b"ids"]),
+        finish_reason=finish[0] if finish else None,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
 
 
 def _events_after(job_id: str, after_seq: int, limit: int) -> _Query[list[Event]]:

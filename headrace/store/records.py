@@ -11,6 +11,7 @@ from typing import Any
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Choice, FrozenRequest, Sampling, Usage, pack_ids, unpack_ids
 from headrace.contract.job import Job, JobClass, Kind, State
+from headrace.contract.logprobs import pack_logprobs, unpack_logprobs
 
 Value = bytes | str | int
 
@@ -119,18 +120,25 @@ def from_hash(fields: Mapping[bytes, bytes]) -> Job:
 
 
 def pack_result(choices: Iterable[Choice]) -> bytes:
-    """One line of JSON, `[[index, finish_reason, length], …]`, then the packed ids of the choices in that order."""
+    """One line of JSON, `[[index, finish_reason, length], …]`, then the packed ids of the choices in that order, then,
+    if any of them has some, the packed log probabilities of each."""
     choices = tuple(choices)
     head = _dumps([[choice.index, choice.finish_reason, len(choice.token_ids)] for choice in choices])
-    return head.encode() + b"\n" + b"".join(pack_ids(choice.token_ids) for choice in choices)
+    parts = [head.encode() + b"\n", *(pack_ids(choice.token_ids) for choice in choices)]
+    if any(choice.logprobs or choice.prompt_logprobs for choice in choices):
+        parts += [pack_logprobs(choice.logprobs, choice.prompt_logprobs) for choice in choices]
+    return b"".join(parts)
 
 
 def unpack_result(data: bytes) -> tuple[Choice, ...]:
-    """Inverse of `pack_result`."""
+    """Inverse of `pack_result`; a result of an earlier version has no log probabilities."""
     head, _, packed = data.partition(b"\n")
-    ids = unpack_ids(packed)
+    described = json.loads(head)
+    at = 4 * sum(length for _, _, length in described)
+    ids = unpack_ids(packed[:at])
     choices, start = [], 0
-    for index, finish_reason, length in json.loads(head):
-        choices.append(Choice(index, ids[start : start + length], finish_reason))
+    for index, finish_reason, length in described:
+        logprobs, prompt_logprobs, at = unpack_logprobs(packed, at)
+        choices.append(Choice(index, ids[start : start + length], finish_reason, logprobs, prompt_logprobs))
         start += length
     return tuple(choices)

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, fields
 
 from headrace.contract.errors import ErrorInfo
+from headrace.contract.generation import PromptLogprobs, TokenLogprobs
 from workers.inference.messages import AddRequest, ModelFacts, Output, Ready, Stepped, StepStats
 
 SCHEME = "fake:"
@@ -56,6 +57,25 @@ def token_at(request: AddRequest, offset: int) -> int:
     return LETTERS[hashlib.blake2b(key + prompt, digest_size=1).digest()[0] % len(LETTERS)]
 
 
+def logprobs_at(position: int, token_id: int, alternatives: int) -> TokenLogprobs:
+    """How likely this engine says that a token was: the first to the fourth of the ids around its own.
+
+    `position` counts from the start of the prompt. Sixty-fourths, which float32 and JSON both say exactly.
+    """
+    dice = hashlib.blake2b(f"{position}:{token_id}".encode(), digest_size=2).digest()
+    rank, first = dice[0] % 4, -1 - dice[1] % 8 / 64
+    top = tuple(((token_id + place - rank) % (EOS + 1), first - place) for place in range(alternatives))
+    return TokenLogprobs(first - rank, top)
+
+
+def prompt_logprobs(request: AddRequest) -> PromptLogprobs:
+    """Of the whole prompt, where they are asked for."""
+    if request.prompt_logprobs is None:
+        return ()
+    rest = enumerate(request.prompt_ids[1:], start=1)
+    return (None, *(logprobs_at(position, token, request.prompt_logprobs) for position, token in rest))
+
+
 class FakeEngine:
     """One token for every request in every step. Prompts cost nothing."""
 
@@ -73,6 +93,9 @@ class FakeEngine:
         if len(request.prompt_ids) + request.max_tokens > self._knobs.context_length:
             error = ErrorInfo("context_length_exceeded", "The request is longer than the context.")
             return Output(request.request_id, len(request.token_ids), (), error=error)
+        if request.max_tokens == 0 and request.prompt_logprobs is None:
+            error = ErrorInfo("invalid_request", "max_tokens must be at least 1.")
+            return Output(request.request_id, 0, (), error=error)
         self._requests[request.request_id] = (request, len(request.token_ids))
         return None
 
@@ -96,7 +119,7 @@ class FakeEngine:
         stats = StepStats(
             seconds=time.monotonic() - began,
             decode_rows=rows,
-            decoded_tokens=rows,
+            decoded_tokens=sum(len(output.token_ids) for output in outputs),
             running=len(self._requests),
             scheduled=scheduled,
         )
@@ -117,7 +140,16 @@ class FakeEngine:
             del self._requests[request.request_id]
         else:
             self._requests[request.request_id] = (request, offset + 1)
-        return Output(request.request_id, offset, (token_at(request, offset),), "length" if ended else None)
+        token_ids = (token_at(request, offset),) if request.max_tokens else ()
+        wanted, position = request.logprobs, len(request.prompt_ids) + offset
+        return Output(
+            request_id=request.request_id,
+            offset=offset,
+            token_ids=token_ids,
+            finish_reason="length" if ended else None,
+            logprobs=() if wanted is None else tuple(logprobs_at(position, token, wanted) for token in token_ids),
+            prompt_logprobs=prompt_logprobs(request) if offset == 0 else (),
+        )
 
     def _struck(self, request: AddRequest) -> bool:
         return self._knobs.poison in (-1, request.prompt_ids[0])

@@ -6,7 +6,7 @@ Plain dataclasses of plain values, so that the parent can read them without impo
 from dataclasses import dataclass
 
 from headrace.contract.errors import ErrorInfo
-from headrace.contract.generation import Sampling
+from headrace.contract.generation import PromptLogprobs, Sampling, TokenLogprobs
 from headrace.settings import EngineSettings
 
 
@@ -20,7 +20,10 @@ class ChildOptions:
 
 @dataclass(frozen=True, slots=True)
 class AddRequest:
-    """Run one choice of a job. `token_ids` is what earlier attempts journaled; `max_tokens` counts those too."""
+    """Run one choice of a job. `token_ids` is what earlier attempts journaled; `max_tokens` counts those too.
+
+    `logprobs` and `prompt_logprobs` as in the frozen request.
+    """
 
     request_id: str
     prompt_ids: tuple[int, ...]
@@ -28,6 +31,8 @@ class AddRequest:
     choice: int
     max_tokens: int
     token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +91,18 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """New tokens of one request from `offset` on; with `finish_reason` or `error` its last."""
+    """New tokens of one request from `offset` on; with `finish_reason` or `error` its last.
+
+    Where they were asked for, `logprobs` has one entry for each id; the prompt's come with offset 0.
+    """
 
     request_id: str
     offset: int
     token_ids: tuple[int, ...]
     finish_reason: str | None = None
     error: ErrorInfo | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: PromptLogprobs = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from workers.inference.coalesce import Pending, due_at
 from workers.inference.holdings import must_run_alone
 from workers.inference.inbox import NewStream, Take
 from workers.inference.messages import AddRequest
-from workers.inference.retry import GiveUp, RetryDecision
+from workers.inference.retry import RetryDecision
 from workers.inference.transcript import Transcript
 
 AT_ONCE = float("-inf")
@@ -32,12 +32,14 @@ class RunningJob:
         self.progress_at = now
         stop = take.job.request.stop
         self.choices = [
-            Transcript(index, lambda: new_stream(stop), earlier.token_ids) for index, earlier in enumerate(take.choices)
+            Transcript(index, lambda: new_stream(stop), earlier.token_ids, earlier.logprobs, earlier.prompt_logprobs)
+            for index, earlier in enumerate(take.choices)
         ]
         for choice, earlier in zip(self.choices, take.choices, strict=True):
             choice.finish_reason = earlier.finish_reason
             choice.closed = earlier.finish_reason is not None
-            if not choice.closed and len(choice.ids) >= take.job.request.max_tokens:
+            # One that wants no tokens, only what the model holds of its prompt, has to be run all the same.
+            if not choice.closed and choice.ids and len(choice.ids) >= take.job.request.max_tokens:
                 choice.finish_reason = "length"
 
     def request_id(self, choice: Transcript) -> str:
@@ -51,7 +53,15 @@ class RunningJob:
     def add_request(self, request_id: str, choice: Transcript) -> AddRequest:
         request = self.job.request
         return AddRequest(
-            request_id, request.prompt_ids, request.sampling, choice.choice, request.max_tokens, tuple(choice.ids)
+            request_id=request_id,
+            prompt_ids=request.prompt_ids,
+            sampling=request.sampling,
+            choice=choice.choice,
+            max_tokens=request.max_tokens,
+            token_ids=tuple(choice.ids),
+            # Not behind tokens that an older worker journaled without them: it would not be known whose they are.
+            logprobs=request.logprobs if len(choice.logprobs) == len(choice.ids) else None,
+            prompt_logprobs=request.prompt_logprobs,
         )
 
     @property
@@ -113,10 +123,16 @@ class RunningJob:
         return must_run_alone(self.job.deaths, self.job.death_offset, sum(choice.sent for choice in self.choices))
 
     def ending(self) -> Ending:
-        """How the job ends: with its choices, or with the error that it is given up for."""
+        """How the job ends: with its choices, or with the error that it failed with."""
         completion_tokens = sum(choice.sent for choice in self.choices)
         usage = Usage(len(self.job.request.prompt_ids), completion_tokens)
-        if isinstance(self.fate, GiveUp):
+        if self.fate is not None:
             return Ending(State.FAILED, usage, error=self.fate.error)
-        choices = (Choice(item.choice, tuple(item.ids), item.finish_reason or "") for item in self.choices)
-        return Ending(State.SUCCEEDED, usage, tuple(choices))
+        return Ending(State.SUCCEEDED, usage, tuple(_choice(item) for item in self.choices))
+
+
+def _choice(item: Transcript) -> Choice:
+    """As the result keeps it, with what earlier attempts journaled."""
+    return Choice(
+        item.choice, tuple(item.ids), item.finish_reason or "", tuple(item.logprobs), tuple(item.prompt_logprobs)
+    )

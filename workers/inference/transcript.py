@@ -1,13 +1,15 @@
 """One choice of a running job: all its ids, what of them is journaled, and the text not yet told. Knows no queue.
 
-ids   0 ........ sent ........ len(ids)
-      journaled      pending: the next delta, with `text`
+ids       0 ........ sent ........ len(ids)
+          journaled      pending: the next delta, with `text`
+logprobs  one for each id, or none at all
 """
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from headrace.contract.events import Delta
+from headrace.contract.generation import PromptLogprobs, TokenLogprobs
 
 FINISHED_BY_STOP = "stop"
 
@@ -31,9 +33,18 @@ class TextStream(Protocol):
 class Transcript:
     """Owned by the emitter. `closed` means that the journal has everything, the finish reason included."""
 
-    def __init__(self, choice: int, new_stream: Callable[[], TextStream], journaled: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        choice: int,
+        new_stream: Callable[[], TextStream],
+        journaled: tuple[int, ...] = (),
+        logprobs: tuple[TokenLogprobs, ...] = (),
+        prompt_logprobs: PromptLogprobs = (),
+    ) -> None:
         self.choice = choice
         self.ids = list(journaled)
+        self.logprobs = list(logprobs)
+        self.prompt_logprobs = prompt_logprobs
         self.sent = len(journaled)
         self.since = 0.0
         self.finish_reason: str | None = None
@@ -48,7 +59,15 @@ class Transcript:
     def pending(self) -> int:
         return len(self.ids) - self.sent
 
-    def push(self, offset: int, ids: Sequence[int], finish_reason: str | None, now: float) -> bool:
+    def push(
+        self,
+        offset: int,
+        ids: Sequence[int],
+        finish_reason: str | None,
+        now: float,
+        logprobs: Sequence[TokenLogprobs] = (),
+        prompt_logprobs: PromptLogprobs = (),
+    ) -> bool:
         """Take new ids from the engine. True when a stop string cut them, so that the engine need not go on.
 
         Ids below what is known already are a repeat and fall away; ids above it are a fault of the engine's.
@@ -57,11 +76,14 @@ class Transcript:
             return False
         if offset > len(self.ids):
             raise ValueError(f"choice {self.choice} is at {len(self.ids)}, and the engine went on at {offset}")
-        fresh = ids[len(self.ids) - offset :]
+        self.prompt_logprobs = self.prompt_logprobs or prompt_logprobs
+        known = len(self.ids) - offset
+        fresh = ids[known:]
         if not self.pending:
             self.since = now
         pushed = self._stream.push(fresh)
         self.ids.extend(fresh[: pushed.used])
+        self.logprobs.extend(logprobs[known : known + pushed.used])
         self._text += pushed.text
         if pushed.stopped:
             self.finish_reason = FINISHED_BY_STOP
@@ -75,8 +97,16 @@ class Transcript:
         """The next delta; None when the journal has everything."""
         if self.closed or (not self.pending and self.finish_reason is None):
             return None
-        ids = tuple(self.ids[self.sent :])
-        return Delta(0, self.choice, self.sent, ids, self._text, self.finish_reason)
+        return Delta(
+            seq=0,
+            choice=self.choice,
+            offset=self.sent,
+            token_ids=tuple(self.ids[self.sent :]),
+            text=self._text,
+            finish_reason=self.finish_reason,
+            logprobs=tuple(self.logprobs[self.sent :]),
+            prompt_logprobs=self.prompt_logprobs if self.sent == 0 else (),
+        )
 
     def journaled(self, delta: Delta) -> None:
         """The journal has taken this delta, which was made since the last push."""

@@ -14,7 +14,9 @@ from engine import (
     SamplingParams,
 )
 from engine import StepStats as EngineStats
+from engine import TokenLogprobs as EngineLogprobs
 from headrace.contract.errors import ErrorInfo
+from headrace.contract.generation import TokenLogprobs
 from headrace.settings import EngineSettings
 from workers.inference.messages import AddRequest, CannotStart, ModelFacts, Output, Ready, Stepped, StepStats
 
@@ -55,12 +57,26 @@ def sampling_params(request: AddRequest) -> SamplingParams:
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed,
         choice=request.choice,
+        logprobs=request.logprobs,
+        prompt_logprobs=request.prompt_logprobs,
     )
 
 
 def output_of(output: RequestOutput) -> Output:
     error = None if output.error is None else failure_info(output.error)
-    return Output(output.request_id, output.offset, output.token_ids, output.finish_reason, error)
+    return Output(
+        request_id=output.request_id,
+        offset=output.offset,
+        token_ids=output.token_ids,
+        finish_reason=output.finish_reason,
+        error=error,
+        logprobs=tuple(map(logprobs_of, output.logprobs)),
+        prompt_logprobs=tuple(None if entry is None else logprobs_of(entry) for entry in output.prompt_logprobs),
+    )
+
+
+def logprobs_of(entry: EngineLogprobs) -> TokenLogprobs:
+    return TokenLogprobs(entry.logprob, entry.top)
 
 
 def failure_info(failure: RequestFailure) -> ErrorInfo:

@@ -1,5 +1,6 @@
 -- append: deltas into the journal and onto the live channel, fenced and deduplicated (rules 1-4). Knows no text.
--- ARGV 7.. job id, lease id, epoch, then for each delta: choice, offset, packed ids, finish reason, live JSON.
+-- ARGV 7.. job id, lease id, epoch, then for each delta: choice, offset, packed ids, finish reason, packed log
+-- probabilities ('' for none), live JSON.
 
 local PROGRESS = 16
 local id, lease_id, epoch = ARGV[7], ARGV[8], ARGV[9]
@@ -48,7 +49,7 @@ end
 
 -- Writes one delta, drops it as a repeat, or answers where the journal stands. A finish reason that comes with ids
 -- which are already journaled without it is asked for again from there, so that it is not lost with the repeat.
-local function add(choice, offset, ids, finish, body)
+local function add(choice, offset, ids, finish, logprobs, body)
   local index, stop = choice + 1, offset + #ids / 4
   local have, ended = offsets[index], finished[index] ~= ''
   if not have or (ended and stop > have) then
@@ -62,7 +63,11 @@ local function add(choice, offset, ids, finish, body)
   elseif #ids > 0 or finish ~= '' then
     seq = seq + 1
     local event = choice .. ' ' .. offset .. (finish == '' and '' or ' ' .. finish)
-    redis.call('XADD', stream, seq .. '-0', 'event', event, 'ids', ids)
+    if logprobs == '' then
+      redis.call('XADD', stream, seq .. '-0', 'event', event, 'ids', ids)
+    else
+      redis.call('XADD', stream, seq .. '-0', 'event', event, 'ids', ids, 'logprobs', logprobs)
+    end
     listeners = redis.call('PUBLISH', channel, '{"seq":' .. seq .. ',' .. string.sub(body, 2))
     offsets[index] = stop
     if finish ~= '' then finished[index], ended_here = finish, true end
@@ -81,8 +86,8 @@ end
 
 if r[1] == 'LEASED' then begin() end
 local before, gap = seq, nil
-for i = 10, #ARGV, 5 do
-  local have = add(tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+for i = 10, #ARGV, 6 do
+  local have = add(tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
   if have then
     gap = { tonumber(ARGV[i]), have }
     break

@@ -9,7 +9,9 @@ local function error_json(code, message)
   return '{' .. body .. ',"retryable":false}', '"error":{' .. body .. '}'
 end
 
+-- A job that was to generate nothing says nothing about those that are.
 local function move_average(job)
+  if job.max_tokens == 0 then return end
   local key = average_key(job)
   local old = tonumber(redis.call('GET', key) or 256)
   redis.call('SET', key, string.format('%.2f', old + (journaled(job) / #job.offsets - old) / 8), 'PX', AVERAGE_TTL_MS)

@@ -1,7 +1,8 @@
 -- The journal's writing side: one event goes to the stream and, as JSON, to the live channel. Knows no states.
 --
--- Every entry has the fields `event` and `ids`, so that Redis stores their names once for many entries. A delta's
--- `event` is "<choice> <offset>" or "<choice> <offset> <finish reason>"; any other's is its JSON object without seq.
+-- Every entry has the fields `event` and `ids`, so that Redis stores their names once for many entries; a delta with
+-- log probabilities has them in a third, `logprobs`. A delta's `event` is "<choice> <offset>" or "<choice> <offset>
+-- <finish reason>"; any other's is its JSON object without seq.
 
 -- `members` are those of the event's JSON object after seq and type ('' for none).
 local function write_event(id, seq, kind, members)

@@ -32,7 +32,7 @@ def test_timing_goes_in_front() -> None:
 def test_a_delta_carries_ids_for_the_journal_and_json_for_listeners() -> None:
     call = VERBS.append(Append(LEASE, (Delta(0, 0, 5, (1, 2), 'ü"', None),)))
     body = b'{"type":"delta","choice":0,"offset":5,"token_ids":[1,2],"text":"\xc3\xbc\\"","finish_reason":null}'
-    assert call.args[6:] == ("job_1", "l", 3, 0, 5, pack_ids((1, 2)), "", body)
+    assert call.args[6:] == ("job_1", "l", 3, 0, 5, pack_ids((1, 2)), "", b"", body)
 
 
 def test_answers_are_typed() -> None:

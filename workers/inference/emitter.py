@@ -15,7 +15,7 @@ import structlog
 
 from headrace.contract.errors import EngineFailure, ErrorInfo, HeadraceError, NoProgress, StoreUnavailable
 from headrace.contract.generation import Usage
-from headrace.contract.job import Lease, State
+from headrace.contract.job import Job, State
 from headrace.queue.base import Append, AppendReply, Ending, Outcome, Queue, ReapRequest
 from headrace.telemetry.metrics import Recorder
 from workers.inference import retry
@@ -33,7 +33,7 @@ from workers.inference.inbox import (
     Take,
 )
 from workers.inference.messages import AbortAll, AbortRequests, Command, Output, Ready, StepStats
-from workers.inference.metrics import record_step
+from workers.inference.metrics import record_reap, record_step
 from workers.inference.retry import RetryAfter
 from workers.inference.running import RunningJob
 from workers.inference.transcript import Transcript
@@ -138,7 +138,7 @@ class Emitter:
 
     def _on_take(self, take: Take) -> None:
         if self._engine is None or self._draining:
-            self._return(take.job.lease)
+            self._return(take.job)
             return
         now = self._parts.clock()
         if not self._requests:
@@ -245,7 +245,9 @@ class Emitter:
         writes = [(job, write) for job, write in writes if write.deltas or not job.begun]
         if not writes:
             return
+        began = self._parts.clock()
         replies = self._parts.queue.append([write for _, write in writes])
+        self._parts.metrics.observe("headrace_worker_append_seconds", self._parts.clock() - began)
         for (job, write), reply in zip(writes, replies, strict=True):
             self._on_reply(job, write, reply)
 
@@ -271,8 +273,11 @@ class Emitter:
         for job in list(self._jobs.values()):
             lease = job.job.lease
             if isinstance(job.fate, RetryAfter) and job.flushed:
-                queue.retry(lease, job.fate.in_ms, job.fate.error)
-                self._parts.tell(Retried(job.job, job.fate.error, job.fate.in_ms))
+                reply = queue.retry(lease, job.fate.in_ms, job.fate.error)
+                if reply.state is State.DEAD:
+                    self._parts.tell(Ended(job.job, job.ending(), reply.state))
+                else:
+                    self._parts.tell(Retried(job.job, job.fate.error, job.fate.in_ms))
                 self._forget(job)
             elif job.finished or (job.fate is not None and job.flushed):
                 ending = job.ending()
@@ -323,13 +328,14 @@ class Emitter:
             self._parts.tell(Left(job.job, why))
             log.debug("job left", job=job.job.id, why=why)
 
-    def _return(self, lease: Lease) -> None:
+    def _return(self, job: Job) -> None:
         """A job that cannot be begun here goes back. If the store is away, its lease runs out instead."""
         try:
-            self._parts.queue.release(lease)
+            self._parts.queue.release(job.lease)
         except StoreUnavailable as error:
-            log.warning("claimed job left to its lease", job=lease.job_id, reason=error.message)
-        self._parts.holdings.drop(lease)
+            log.warning("claimed job left to its lease", job=job.id, reason=error.message)
+        self._parts.holdings.drop(job.lease)
+        self._parts.tell(Left(job, "not begun"))
 
     def _refuse(self, take: Take, error: ErrorInfo) -> None:
         """A job that can never be begun has failed. If the store is away, its lease runs out and it is tried again."""
@@ -342,11 +348,13 @@ class Emitter:
             self._parts.tell(Ended(take.job, ending, ending.state))
         except StoreUnavailable as away:
             log.warning("claimed job left to its lease", job=take.job.id, reason=away.message)
+            self._parts.tell(Left(take.job, "not begun"))
         self._parts.holdings.drop(take.job.lease)
 
     def _reap(self) -> None:
         reply = self._parts.queue.reap(ReapRequest(worker=self._parts.worker, died=True))
         self._reap_owed = False
+        record_reap(self._parts.metrics, reply)
         log.warning("jobs of the dead engine went back", requeued=len(reply.requeued), dead=len(reply.dead))
         self._open_gate()
 

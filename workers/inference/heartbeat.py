@@ -39,6 +39,7 @@ class Heartbeat:
         self._announced: Ready | None = None
         self._announced_at = 0.0
         self._draining = False
+        self._away = False
 
     def ready(self, ready: Ready) -> None:
         """The engine is ready: the next beat announces the model first."""
@@ -54,8 +55,12 @@ class Heartbeat:
             if ready is not None and self._must_announce(ready):
                 self._announce(ready)
             write_beat(self._parts.client, self._current(ready))
+            self._away = False
         except StoreUnavailable:
             self._announced = None
+            if not self._away:
+                self._parts.metrics.add("headrace_worker_store_outages_total")
+            self._away = True
             raise
 
     def goodbye(self) -> None:

@@ -1,11 +1,14 @@
-"""How one engine step shows in the metrics. Knows the names of the table, not who reads them."""
+"""How an engine step and a reap show in the metrics. Knows the names of the table, not who reads them."""
 
+from headrace.queue.base import ReapReply
 from headrace.telemetry.metrics import Recorder
 from workers.inference.messages import StepStats
 
 
 def record_step(metrics: Recorder, stats: StepStats) -> None:
     """Steps that decoded nothing leave no row in the histogram of decode rows."""
+    if stats.scheduled:
+        metrics.observe("headrace_engine_batch_requests", len(stats.scheduled))
     if stats.decode_rows:
         metrics.observe("headrace_engine_decode_rows", stats.decode_rows)
     metrics.observe("headrace_engine_step_seconds", stats.seconds)
@@ -16,3 +19,10 @@ def record_step(metrics: Recorder, stats: StepStats) -> None:
     metrics.set("headrace_engine_waiting", stats.waiting)
     metrics.set("headrace_engine_kv_pages_used", stats.kv_pages_used)
     metrics.set("headrace_engine_kv_pages", stats.kv_pages)
+
+
+def record_reap(metrics: Recorder, reply: ReapReply) -> None:
+    """What became of the jobs that nobody held any more."""
+    for outcome, jobs in (("requeued", reply.requeued), ("expired", reply.expired), ("dead", reply.dead)):
+        if jobs:
+            metrics.add("headrace_jobs_reaped_total", len(jobs), (outcome,))

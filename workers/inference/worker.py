@@ -33,6 +33,8 @@ from workers.inference.inbox import Drain, Inbox, NewStream
 from workers.inference.intake import Intake, IntakeParts
 from workers.inference.leases import Control, LeaseParts, Leases
 from workers.inference.messages import ChildOptions, Ready
+from workers.inference.metrics import record_reap
+from workers.inference.metrics_watcher import MetricsWatcher
 from workers.inference.ticker import Ticker, WorkerThread
 
 CANNOT_START = 3
@@ -144,7 +146,7 @@ class InferenceWorker:
         queue = RedisQueue(self._client, timing.timing())
         self.metrics = Recorder()
         self._inbox = Inbox()
-        tell = everyone(self._watchers)
+        tell = everyone((MetricsWatcher(self.metrics), *self._watchers))
         self._holdings = Holdings(on_room=lambda: self._intake.wake())
         journal = Journal(self._client)
         self._intake = Intake(
@@ -221,7 +223,12 @@ class InferenceWorker:
             Ticker("beat", timing.beat_ms / 1000, self._heartbeat.beat, self._on_crash),
             Ticker("renew", timing.renew_ms / 1000, leases.renew, self._on_crash),
             Ticker("lease-watch", timing.lease_ms / 20_000, leases.watch, self._on_crash),
-            Ticker("reap", timing.reap_ms / 1000, lambda: queue.reap(ReapRequest()), self._on_crash),
+            Ticker(
+                "reap",
+                timing.reap_ms / 1000,
+                lambda: record_reap(self.metrics, queue.reap(ReapRequest())),
+                self._on_crash,
+            ),
         ]
         self._threads = [
             WorkerThread("intake", self._intake.run, self._on_crash),

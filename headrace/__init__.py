@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace.client import AsyncClient as AsyncClient
     from headrace.client import Client as Client
 
-__all__ = ["Client", "__version__"]
+__all__ = ["AsyncClient", "Client", "__version__"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that a worker or a gateway that imports the contract does not load an HTTP client with it.
-    if name == "Client":
-        from headrace.client import Client
+    if name in ("AsyncClient", "Client"):
+        from headrace import client
 
-        return Client
+        return getattr(client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

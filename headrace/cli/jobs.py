@@ -7,7 +7,7 @@ import typer
 
 from headrace.cli import output
 from headrace.client import Client, JobHandle, Patience
-from headrace.client.handle import failure
+from headrace.client.result import failure
 from headrace.contract.errors import InvalidRequest, ModelNotFound
 from headrace.contract.events import Delta, Event, to_json
 from headrace.contract.job import JobClass

@@ -1,8 +1,10 @@
 """The client side of Headrace: submit, wait, stream, cancel. Knows HTTP, not how a gateway does what it is asked."""
 
+from headrace.client.async_client import AsyncClient
+from headrace.client.async_handle import AsyncJobHandle
 from headrace.client.client import Client
 from headrace.client.handle import JobHandle
-from headrace.client.result import JobResult, JobView
+from headrace.client.result import JobResult, JobView, ModelView
 from headrace.client.retry import Patience
 
-__all__ = ["Client", "JobHandle", "JobResult", "JobView", "Patience"]
+__all__ = ["AsyncClient", "AsyncJobHandle", "Client", "JobHandle", "JobResult", "JobView", "ModelView", "Patience"]

@@ -1,30 +1,27 @@
-"""The client SDK: submit work, wait for it, follow it. Knows HTTP and waiting; what is said is decided in `core`."""
+"""The client SDK: submit work, wait for it, follow it. Knows HTTP and waiting; what is said is decided elsewhere.
 
-import os
+Its twin for event loops is `async_client`; what both would decide lies in `core`, `attempts`, `following`, `waiting`
+and `listing`, which do no I/O.
+"""
+
 import random
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 
-from headrace.client import core
+from headrace.client import core, endpoint, listing
+from headrace.client.attempts import Attempts
+from headrace.client.following import Following
 from headrace.client.handle import JobHandle
-from headrace.client.result import JobView, read_view
-from headrace.client.retry import Failure, Patience
-from headrace.client.sse import Message, Parser
-from headrace.client.stream_state import StreamState, Verdict
-from headrace.contract.errors import HeadraceError, JobNotFound
+from headrace.client.result import JobView, ModelView, read_model, read_view
+from headrace.client.retry import Patience
+from headrace.client.waiting import Rounds
+from headrace.contract.errors import JobNotFound
 from headrace.contract.events import Event
 from headrace.contract.job import JobClass
-
-_CONNECT_S = 5.0
-_READ_S = 30.0
-_STREAM_READ_S = 45.0  # three keep-alive pings
-_POLLED_AT_ONCE = 16
-_POLL_S = 0.25
 
 
 class Client:
@@ -43,15 +40,11 @@ class Client:
         patience: Patience | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        self.url = (url or os.environ.get("HEADRACE_URL") or core.DEFAULT_URL).rstrip("/")
-        api_key = api_key or os.environ.get("HEADRACE_API_KEY")
+        where = endpoint.Endpoint.of(url, api_key)
+        self.url = where.url
         self._patience = patience or Patience()
-        self._http = httpx2.Client(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=httpx2.Timeout(_READ_S, connect=_CONNECT_S),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32),
-            transport=transport,
-        )
+        self._met = False  # whether the gateway has ever answered
+        self._http = httpx2.Client(headers=where.headers, limits=endpoint.LIMITS, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -75,33 +68,71 @@ class Client:
         deadline_seconds: float | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
+        wait: float | None = None,
         **sampling: Any,
     ) -> JobHandle:
-        """Queue one job and return as soon as it is durable.
+        """Queue one job and return as soon as it is durable, or with `wait` when it has ended or so many seconds are
+        over: for a short job that saves asking again.
 
         Exactly one of `messages` (a chat) and `prompt` (a completion). `sampling` takes the other fields of the
         OpenAI routes: temperature, top_p, top_k, min_p, penalties, seed, stop. Raises what the gateway refuses it
         with: InvalidRequest, ContextLengthExceeded, ModelNotFound, QueueFull, ...
         """
-        fields = {
-            "max_tokens": max_tokens,
-            "class": None if job_class is None else str(job_class),
-            "deadline_seconds": deadline_seconds,
-            "metadata": None if metadata is None else dict(metadata),
-            **sampling,
-        }
         call = core.submit_call(
-            model=model, messages=messages, prompt=prompt, idempotency_key=idempotency_key, fields=fields
+            model=model,
+            messages=messages,
+            prompt=prompt,
+            max_tokens=max_tokens,
+            job_class=job_class,
+            deadline_seconds=deadline_seconds,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            wait=wait,
+            sampling=sampling,
         )
-        return JobHandle(self, str(core.read_json(self._send(call))["id"]))
+        job = core.read_json(self._send(call))
+        return JobHandle(self, str(job["id"]), None if wait is None else read_view(job))
 
     def job(self, job_id: str) -> JobHandle:
         """A handle on a job submitted earlier, by whomever. Asks the gateway nothing yet."""
         return JobHandle(self, job_id)
 
+    def jobs(
+        self,
+        *,
+        state: listing.States | None = None,
+        model: str | None = None,
+        job_class: JobClass | str | None = None,
+        created_after: listing.Moment | None = None,
+        created_before: listing.Moment | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[JobView]:
+        """The jobs there are, newest first, fetched page by page as they are taken; without their results.
+
+        `state` is one or several states, or `active` or `ended`; `metadata` must match in every pair given.
+        """
+        pages = listing.Pages(
+            listing.filters(
+                state=state,
+                model=model,
+                job_class=job_class,
+                created_after=created_after,
+                created_before=created_before,
+                metadata=metadata,
+            ),
+            limit,
+        )
+        while call := pages.next_call():
+            yield from pages.read(self._send(call))
+
     def models(self) -> list[str]:
         """Ids of the models that can be asked for."""
         return [str(model["id"]) for model in core.read_json(self._send(core.models_call()))["data"]]
+
+    def model(self, model_id: str) -> ModelView:
+        """`GET /v1/models/<id>`, also by an alias. Raises ModelNotFound."""
+        return read_model(core.read_json(self._send(core.model_call(model_id))))
 
     def fetch(self, job_id: str) -> JobView:
         """`GET /v1/jobs/<id>`. Raises JobNotFound."""
@@ -115,21 +146,14 @@ class Client:
     def as_completed(self, handles: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:
         """Each handle once, in the order in which the jobs end, however they end: `wait()` then returns or raises
         at once. Raises TimeoutError when `timeout` seconds pass first; the jobs go on."""
-        pending = deque(handles)
-        give_up_at = None if timeout is None else time.monotonic() + timeout
-        while pending:
-            ended = 0
-            for _ in range(min(_POLLED_AT_ONCE, len(pending))):
-                handle = pending.popleft()
+        rounds = Rounds(handles, timeout, time.monotonic())
+        while asked := rounds.take():
+            for handle in asked:
                 if _ended(handle):
-                    ended += 1
                     yield handle
                 else:
-                    pending.append(handle)
-            if pending and not ended:
-                if give_up_at is not None and time.monotonic() >= give_up_at:
-                    raise TimeoutError(f"{len(pending)} jobs have not ended within {timeout} s; they go on.")
-                time.sleep(_POLL_S)
+                    rounds.put_back(handle)
+            time.sleep(rounds.pause(time.monotonic()))
 
     def events(self, job_id: str, cursor: str = "") -> Iterator[tuple[Event, str]]:
         """A job's events and the cursor behind each, from `cursor` to the last one, with no gap and no repeat.
@@ -137,73 +161,57 @@ class Client:
         A lost connection or a 5xx is followed by a new one at the cursor. Raises JobNotFound, JournalExpired, and
         NoProgress when nothing at all was heard for the time of `patience`; pings of a waiting job count as heard.
         """
-        state, empty = StreamState(time.monotonic(), cursor), 0
+        following = Following(self.url, job_id, cursor, self._patience, time.monotonic())
         while True:
-            failure = Failure(0)
-            error: HeadraceError | None = None
-            try:
-                heard = yield from self._follow(job_id, state)
-                empty = 0 if heard else empty + 1
-                # Once may be a gateway that stops; twice, and an ended job, is a cursor behind the last event.
-                if empty > 1 and self.fetch(job_id).ended:
-                    return
-            except httpx2.TransportError:
-                pass  # the same as a connection that ended too early: go on at the cursor
-            except _Refused as refusal:
-                failure, error = core.failure_of(refusal.reply), core.error_of(refusal.reply)
-            if state.ended:
+            yield from self._connection(following)
+            if following.ended or (following.doubtful and self.fetch(job_id).ended):
                 return
-            now = time.monotonic()
-            delay = state.cut(failure, self._patience, now, random.random())
-            if delay is None:
-                raise error or core.silent(job_id, state.silent_s(now))
-            time.sleep(delay)
+            time.sleep(following.pause(time.monotonic(), random.random()))
 
-    def _follow(self, job_id: str, state: StreamState) -> Generator[tuple[Event, str], None, int]:
-        """One connection's worth of events, until it ends or leaves a gap; how many messages there were."""
-        count = 0
-        for message in self._messages(job_id, state.cursor):
-            state.heard(time.monotonic())
-            event = core.read_event(message.data) if message else None
-            if message is None or event is None:
-                continue
-            count += 1
-            match state.take(event, message.id):
-                case Verdict.SHOW:
-                    yield event, message.id
-                    state.heard(time.monotonic())  # the reader's own time is not the server's silence
-                case Verdict.GAP:
-                    break
-        return count
-
-    def _messages(self, job_id: str, cursor: str) -> Iterator[Message | None]:
-        """One connection's messages; None for bytes that complete none, such as a ping."""
-        call, parser = core.events_call(job_id, cursor), Parser()
-        timeout = httpx2.Timeout(_STREAM_READ_S, connect=_CONNECT_S)
-        with self._http.stream(call.method, self.url + call.path, headers=call.headers, timeout=timeout) as response:
-            if response.status_code >= 400:
-                raise _Refused(_reply(response))
-            for chunk in response.iter_bytes():
-                yield from parser.feed(chunk) or (None,)
+    def _connection(self, following: Following) -> Iterator[tuple[Event, str]]:
+        """One connection's worth of events, until it ends or leaves a gap."""
+        call = following.open()
+        outcome: core.Outcome | None = None
+        try:
+            with self._http.stream(
+                call.method, self.url + call.path, headers=call.headers, timeout=endpoint.STREAM_TIMEOUT
+            ) as response:
+                self._met = True
+                if response.status_code >= 400:
+                    outcome = endpoint.reply_of(response, response.read())
+                    return
+                for chunk in response.iter_bytes():
+                    for shown in following.feed(chunk, time.monotonic()):
+                        yield shown
+                        following.heard(time.monotonic())
+                    if following.gap:
+                        return
+        except httpx2.TransportError as error:
+            outcome = endpoint.broken_by(error, met=self._met)
+        finally:
+            following.close(outcome)
 
     def _send(self, call: core.Call) -> core.Reply:
-        failures, began = 0, time.monotonic()
-        error: HeadraceError
+        attempts = Attempts(self.url, self._patience, time.monotonic())
         while True:
-            try:
-                response = self._http.request(call.method, self.url + call.path, headers=call.headers, json=call.json)
-            except httpx2.TransportError as broken:
-                failure, error = Failure(0), core.unreachable(self.url, str(broken) or type(broken).__name__)
-            else:
-                reply = _reply(response)
-                if reply.status < 400:
-                    return reply
-                failure, error = core.failure_of(reply), core.error_of(reply)
-            failures += 1
-            delay = self._patience.delay(failure, failures, time.monotonic() - began, random.random())
-            if delay is None:
-                raise error
-            time.sleep(delay)
+            judged = attempts.judge(self._try(call), time.monotonic(), random.random())
+            if isinstance(judged, core.Reply):
+                return judged
+            time.sleep(judged)
+
+    def _try(self, call: core.Call) -> core.Outcome:
+        try:
+            response = self._http.request(
+                call.method,
+                self.url + call.path,
+                headers=call.headers,
+                json=call.json,
+                timeout=endpoint.timeout_of(call),
+            )
+        except httpx2.TransportError as error:
+            return endpoint.broken_by(error, met=self._met)
+        self._met = True
+        return endpoint.reply_of(response, response.content)
 
 
 def _ended(handle: JobHandle) -> bool:
@@ -211,14 +219,3 @@ def _ended(handle: JobHandle) -> bool:
         return handle.refresh().ended
     except JobNotFound:
         return True  # its `wait` says so; the others are still waited for
-
-
-class _Refused(Exception):
-    def __init__(self, reply: core.Reply) -> None:
-        super().__init__(reply.status)
-        self.reply = reply
-
-
-def _reply(response: httpx2.Response) -> core.Reply:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return core.Reply(response.status_code, headers, response.read())

@@ -1,11 +1,12 @@
-"""What the client says and how it reads the answers, without any I/O. A sync and an async client can share it."""
+"""What the client says and how it reads the answers, without any I/O: the sync and the async client share it."""
 
 import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from headrace.client.retry import Failure
 from headrace.contract.errors import HeadraceError, InvalidRequest, NoProgress, SetupError, error_class
@@ -18,12 +19,13 @@ Chat = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request; `path` starts behind the gateway's address."""
+    """One HTTP request; `path` starts behind the gateway's address. Its answer may take `wait_s` longer than others."""
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Mapping[str, Any] | None = None
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +37,51 @@ class Reply:
     content: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """No answer: the connection could not be made, or was lost. `nobody` as in `Failure`."""
+
+    reason: str
+    nobody: bool = False
+
+
+Outcome = Reply | Broken
+
+
 def submit_call(
     *,
     model: str,
-    messages: Chat | None,
-    prompt: str | None,
-    idempotency_key: str | None,
-    fields: Mapping[str, Any],
+    messages: Chat | None = None,
+    prompt: str | None = None,
+    max_tokens: int | None = None,
+    job_class: str | None = None,
+    deadline_seconds: float | None = None,
+    metadata: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
+    wait: float | None = None,
+    sampling: Mapping[str, Any] = MappingProxyType({}),
 ) -> Call:
-    """`POST /v1/jobs`, always with an idempotency key, so that saying it again is safe. None fields are left out."""
+    """`POST /v1/jobs`, always with an idempotency key, so that saying it again is safe. None fields are left out.
+
+    With `wait` the gateway is asked to answer only when the job has ended, or that many seconds have passed.
+    """
     if (messages is None) == (prompt is None):
         raise InvalidRequest("A job needs messages or a prompt, and not both.", param="messages")
-    body: dict[str, Any] = {"model": model}
-    body |= {"messages": list(messages)} if messages is not None else {"prompt": prompt}
-    body |= {name: value for name, value in fields.items() if value is not None}
-    return Call("POST", "/v1/jobs", {"Idempotency-Key": idempotency_key or new_idempotency_key()}, body)
+    fields = {
+        "model": model,
+        "messages": None if messages is None else list(messages),
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "class": None if job_class is None else str(job_class),
+        "deadline_seconds": deadline_seconds,
+        "metadata": None if metadata is None else dict(metadata),
+        **sampling,
+    }
+    headers = {"Idempotency-Key": idempotency_key or new_idempotency_key()}
+    if wait is not None:
+        headers["Prefer"] = f"wait={max(1, round(wait))}"
+    body = {name: value for name, value in fields.items() if value is not None}
+    return Call("POST", "/v1/jobs", headers, body, wait or 0.0)
 
 
 def new_idempotency_key() -> str:
@@ -69,8 +101,16 @@ def events_call(job_id: str, cursor: str) -> Call:
     return Call("GET", f"/v1/jobs/{_checked(job_id)}/events", headers)
 
 
+def jobs_call(query: Mapping[str, str]) -> Call:
+    return Call("GET", f"/v1/jobs?{urlencode(query)}")
+
+
 def models_call() -> Call:
     return Call("GET", "/v1/models")
+
+
+def model_call(model_id: str) -> Call:
+    return Call("GET", f"/v1/models/{quote(model_id, safe='')}")
 
 
 def _checked(job_id: str) -> str:
@@ -101,9 +141,11 @@ def read_event(data: str) -> Event | None:
         return None
 
 
-def failure_of(reply: Reply) -> Failure:
-    """What the retry rules need to know of an answer of 400 or above."""
-    return Failure(reply.status, retry_after(reply.headers), reply.headers.get("x-should-retry") == "false")
+def failure_of(outcome: Outcome) -> Failure:
+    """What the retry rules need to know of an answer of 400 or above, or of none."""
+    if isinstance(outcome, Broken):
+        return Failure(0, nobody=outcome.nobody)
+    return Failure(outcome.status, retry_after(outcome.headers), outcome.headers.get("x-should-retry") == "false")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -125,9 +167,9 @@ def error_of(reply: Reply) -> HeadraceError:
     return error_class(code)(message, param=param, retry_after_s=retry_after(reply.headers))
 
 
-def unreachable(url: str, reason: str) -> SetupError:
+def unreachable(url: str, broken: Broken) -> SetupError:
     return SetupError(
-        f"No gateway answers at {url}: {reason}.",
+        f"No gateway answers at {url}: {broken.reason.rstrip('.')}.",
         next_step="Start one with `headrace up`, or give its address (--url or HEADRACE_URL).",
     )
 

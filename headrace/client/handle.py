@@ -4,24 +4,21 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from headrace.client.result import JobResult, JobView, outcome
-from headrace.contract.errors import DeadlineExceeded, HeadraceError, JobCancelled
-from headrace.contract.events import Cancelled, Delta, Event, Expired, Failed
+from headrace.client.result import JobResult, JobView, first_text, outcome
+from headrace.client.waiting import Polling
+from headrace.contract.events import Event
 
 if TYPE_CHECKING:
     from headrace.client.client import Client
-
-_FIRST_POLL_S = 0.05
-_LONGEST_POLL_S = 1.0
 
 
 class JobHandle:
     """A submitted job. Cheap: holds no connection, and may be made again from the id at any time."""
 
-    def __init__(self, client: "Client", job_id: str) -> None:
+    def __init__(self, client: "Client", job_id: str, view: JobView | None = None) -> None:
         self.id = job_id
         self._client = client
-        self._view: JobView | None = None
+        self._view = view
 
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r})"
@@ -37,13 +34,9 @@ class JobHandle:
 
         The job goes on after a TimeoutError; only `cancel` ends it.
         """
-        give_up_at = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST_POLL_S
+        polling = Polling(self.id, timeout, time.monotonic())
         while not (view := self.refresh()).ended:
-            if give_up_at is not None and time.monotonic() + pause > give_up_at:
-                raise TimeoutError(f"{self.id} has not ended within {timeout} s; it goes on.")
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_POLL_S)
+            time.sleep(polling.pause(time.monotonic()))
         return outcome(view)
 
     def stream(self, cursor: str = "") -> Iterator[Event]:
@@ -58,25 +51,10 @@ class JobHandle:
     def text_stream(self) -> Iterator[str]:
         """The text of the first choice as it comes. Raises the job's typed exception when it does not succeed."""
         for event in self.stream():
-            if isinstance(event, Delta) and event.choice == 0 and event.text:
-                yield event.text
-            elif error := failure(event, self.id):
-                raise error
+            if text := first_text(event, self.id):
+                yield text
 
     def cancel(self) -> JobView:
         """End the job now, wherever it is. One that had ended stays as it was."""
         self._view = self._client.cancel(self.id)
         return self._view
-
-
-def failure(event: Event, job_id: str) -> HeadraceError | None:
-    """The typed exception of a last event that is not `completed`."""
-    match event:
-        case Failed():
-            return event.error.exception()
-        case Cancelled():
-            return JobCancelled(f"{job_id} was cancelled.")
-        case Expired():
-            return DeadlineExceeded(f"{job_id} passed its deadline.")
-        case _:
-            return None

@@ -1,10 +1,11 @@
-"""A job as the gateway shows it, read into values. Knows the JSON of `GET /v1/jobs/<id>`, not how it was fetched."""
+"""Jobs and models as the gateway shows them, read into values. Knows its JSON, not how it was fetched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.contract.errors import DeadlineExceeded, ErrorInfo, HeadraceError, JobCancelled
+from headrace.contract.events import Cancelled, Delta, Event, Expired, Failed
 from headrace.contract.generation import Usage
 from headrace.contract.job import TERMINAL, State
 
@@ -25,6 +26,17 @@ class JobView:
     @property
     def ended(self) -> bool:
         return self.state in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A model as the gateway offers it. Prompt and answer together may have `max_tokens_in_all` tokens."""
+
+    id: str
+    context_length: int
+    max_tokens_in_all: int
+    capabilities: tuple[str, ...]
+    raw: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,16 @@ def read_view(data: Mapping[str, Any]) -> JobView:
         raise HeadraceError(f"The gateway's answer is not a job as this version knows it ({error_!r}).") from error_
 
 
+def read_model(data: Mapping[str, Any]) -> ModelView:
+    """Raises HeadraceError when the object is not a model as this version knows it."""
+    try:
+        return ModelView(
+            data["id"], data["context_length"], data["max_tokens_in_all"], tuple(data["capabilities"]), data
+        )
+    except (KeyError, TypeError) as error:
+        raise HeadraceError(f"The gateway's answer is not a model as this version knows it ({error!r}).") from error
+
+
 def outcome(view: JobView) -> JobResult:
     """The result of an ended job. Raises the typed exception of one that did not succeed."""
     if view.state is State.SUCCEEDED:
@@ -78,6 +100,26 @@ def outcome(view: JobView) -> JobResult:
     if view.state is State.EXPIRED:
         raise DeadlineExceeded(f"{view.id} passed its deadline.")
     raise HeadraceError(f"{view.id} ended as {view.state.value.lower()} and no error was kept.")
+
+
+def failure(event: Event, job_id: str) -> HeadraceError | None:
+    """The typed exception of a last event that is not `completed`."""
+    match event:
+        case Failed():
+            return event.error.exception()
+        case Cancelled():
+            return JobCancelled(f"{job_id} was cancelled.")
+        case Expired():
+            return DeadlineExceeded(f"{job_id} passed its deadline.")
+        case _:
+            return None
+
+
+def first_text(event: Event, job_id: str) -> str:
+    """What an event adds to the text of the first choice. Raises the typed exception of an end without success."""
+    if error := failure(event, job_id):
+        raise error
+    return event.text if isinstance(event, Delta) and event.choice == 0 else ""
 
 
 def _text(choice: Mapping[str, Any]) -> str:

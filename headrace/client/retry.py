@@ -15,13 +15,20 @@ class Failure:
     retry_after_s: float | None = None
     final: bool = False
     """The server said `x-should-retry: false`."""
+    nobody: bool = False
+    """The connection was refused, and nobody ever answered at that address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a client goes on trying. `silence_s` bounds the time without a sign of life, not the whole work."""
+    """How long a client goes on trying. `silence_s` bounds the time without a sign of life, not the whole work.
+
+    `nobody_s`, where it is given, is the shorter time for an address at which nobody has answered yet: a gateway that
+    restarts is worth waiting for, one that was never started is not.
+    """
 
     silence_s: float = 60.0
+    nobody_s: float | None = None
     first_delay_s: float = 0.1
     longest_delay_s: float = 5.0
 
@@ -35,7 +42,8 @@ class Patience:
             return None
         grown = min(self.longest_delay_s, self.first_delay_s * 2 ** min(failures - 1, 16)) * (0.75 + jitter / 2)
         delay = grown if failure.retry_after_s is None else max(failure.retry_after_s, self.first_delay_s * jitter)
-        return delay if silent_s + delay <= self.silence_s else None
+        patience_s = self.nobody_s if failure.nobody and self.nobody_s is not None else self.silence_s
+        return delay if silent_s + delay <= patience_s else None
 
 
 def _worth_trying(status: int, failures: int) -> bool:

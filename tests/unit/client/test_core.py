@@ -21,7 +21,7 @@ def reply(status: int, body: object, **headers: str) -> Reply:
 
 
 def submit(**fields: object) -> core.Call:
-    return core.submit_call(model="m", messages=None, prompt="p", idempotency_key=None, fields=fields)
+    return core.submit_call(model="m", prompt="p", sampling=fields)
 
 
 def test_a_submit_always_has_an_idempotency_key() -> None:
@@ -36,7 +36,7 @@ def test_fields_that_were_not_given_are_not_sent() -> None:
 @pytest.mark.parametrize(("messages", "prompt"), [(None, None), ([{"role": "user", "content": "x"}], "x")])
 def test_a_job_is_a_chat_or_a_completion(messages: core.Chat | None, prompt: str | None) -> None:
     with pytest.raises(errors.InvalidRequest):
-        core.submit_call(model="m", messages=messages, prompt=prompt, idempotency_key=None, fields={})
+        core.submit_call(model="m", messages=messages, prompt=prompt)
 
 
 @pytest.mark.parametrize("job_id", ["", "job_1", "../../admin", JOB.upper()])

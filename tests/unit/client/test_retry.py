@@ -49,3 +49,11 @@ def test_the_server_may_say_that_it_is_final() -> None:
 
 def test_silence_ends_patience() -> None:
     assert PATIENCE.delay(Failure(0), 20, silent_s=59.0, jitter=0.5) is None
+
+
+def test_an_address_where_nobody_ever_answered_has_its_own_limit() -> None:
+    patience = Patience(silence_s=60, nobody_s=1.0)
+    assert patience.delay(Failure(0, nobody=True), 1, silent_s=0.5, jitter=0.5) is not None
+    assert patience.delay(Failure(0, nobody=True), 1, silent_s=1.0, jitter=0.5) is None
+    assert patience.delay(Failure(0), 1, silent_s=1.0, jitter=0.5) is not None
+    assert Patience(silence_s=60).delay(Failure(0, nobody=True), 1, silent_s=50, jitter=0.5) is not None

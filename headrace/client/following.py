@@ -1,0 +1,85 @@
+"""A job's events over as many connections as it takes: bytes in, events out. Knows no connection and no clock.
+
+Whoever owns a connection does as this says: `open`, feed what comes, `close`, and then end, ask for the job, or wait.
+"""
+
+from headrace.client import core
+from headrace.client.retry import Patience
+from headrace.client.sse import Parser
+from headrace.client.stream_state import StreamState, Verdict
+from headrace.contract.events import Event
+
+
+class Following:
+    """One reader of one job. Times are seconds of any clock that never goes back."""
+
+    def __init__(self, url: str, job_id: str, cursor: str, patience: Patience, now: float) -> None:
+        self._url = url
+        self._job_id = job_id
+        self._patience = patience
+        self._state = StreamState(now, cursor)
+        self._parser = Parser()
+        self._messages = 0
+        self._empty = 0  # connections in a row that ended in order and brought nothing
+        self._outcome: core.Outcome | None = None
+        self.gap = False
+        """This connection skipped something and is of no more use."""
+
+    @property
+    def ended(self) -> bool:
+        """The last event has been seen."""
+        return self._state.ended
+
+    @property
+    def doubtful(self) -> bool:
+        """One empty connection may be a gateway that stops. Two, and a job that has ended, are a cursor behind its
+        last event: whoever follows should look at the job."""
+        return self._empty > 1
+
+    def open(self) -> core.Call:
+        """What a new connection is to ask."""
+        self._parser, self._messages, self.gap = Parser(), 0, False
+        return core.events_call(self._job_id, self._state.cursor)
+
+    def feed(self, chunk: bytes, now: float) -> list[tuple[Event, str]]:
+        """The new events in what came, each with the cursor behind it. Any bytes are a sign of life."""
+        self._state.heard(now)
+        shown = []
+        for message in self._parser.feed(chunk):
+            event = core.read_event(message.data)
+            if event is None:
+                continue
+            self._messages += 1
+            verdict = self._state.take(event, message.id)
+            if verdict is Verdict.SHOW:
+                shown.append((event, message.id))
+            elif verdict is Verdict.GAP:
+                self.gap = True
+                break
+        return shown
+
+    def heard(self, now: float) -> None:
+        """Say so after an event was handed on: the reader's own time is not the server's silence."""
+        self._state.heard(now)
+
+    def close(self, outcome: core.Outcome | None) -> None:
+        """The connection is gone: it ended in order (None), broke, or was answered with a refusal."""
+        self._outcome = outcome
+        if outcome is None:
+            self._empty = 0 if self._messages else self._empty + 1
+
+    def pause(self, now: float, jitter: float) -> float:
+        """Seconds until the next connection.
+
+        Raises what the gateway refused with (JobNotFound, JournalExpired, ...), SetupError where nobody answers, or
+        NoProgress when nothing was heard for as long as patience lasts.
+        """
+        outcome = self._outcome or core.Broken("it ended early")
+        delay = self._state.cut(core.failure_of(outcome), self._patience, now, jitter)
+        if delay is not None:
+            return delay
+        if isinstance(outcome, core.Reply):
+            raise core.error_of(outcome)
+        if outcome.nobody:
+            raise core.unreachable(self._url, outcome)
+        raise core.silent(self._job_id, self._state.silent_s(now))

@@ -14,6 +14,7 @@ from engine.loaders.gguf import GGUFFile
 from engine.loaders.weights import GGUFCheckpoint
 from engine.models.llama import Llama
 from engine.numerics import choose_numerics
+from engine.sizing import cache_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,12 @@ def load_model(config: EngineConfig) -> LoadedModel:
         description = describe_open(file)
         shape = description.shape
         numerics = choose_numerics(config.numerics, device, shape.product_widths)
-        max_context = min(config.max_context or shape.context_length, shape.context_length)
-        num_pages = _num_pages(config, shape.kv_bytes_per_token(config.numerics), max_context)
-        max_context = min(max_context, num_pages * config.page_size)
-        pages = PageLayout(NULL_PAGE + 1 + num_pages, config.page_size)
+        cache = cache_size(config, shape)
+        pages = PageLayout(NULL_PAGE + 1 + cache.num_pages, config.page_size)
         with torch.inference_mode():
-            model = Llama(GGUFCheckpoint(file, shape), shape, numerics, pages, max_context, device)
+            model = Llama(GGUFCheckpoint(file, shape), shape, numerics, pages, cache.max_context, device)
     digest = numerics_digest(description.revision, numerics, device)
-    return LoadedModel(model, description, device, num_pages, max_context, digest)
+    return LoadedModel(model, description, device, cache.num_pages, cache.max_context, digest)
 
 
 def _device(name: str) -> torch.device:
@@ -52,16 +51,3 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not has_cuda:
         raise EngineConfigError("no CUDA device is to be had; use device 'cpu' or 'auto'", code="device_unavailable")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and has_cuda) else "cpu")
-
-
-def _num_pages(config: EngineConfig, bytes_per_token: int, max_context: int) -> int:
-    """As asked for; from a budget, no more than all running requests could fill."""
-    if config.num_pages is not None:
-        return config.num_pages
-    affordable = config.kv_budget_bytes // (bytes_per_token * config.page_size)
-    if affordable < 1:
-        raise EngineConfigError(
-            f"a KV budget of {config.kv_budget_bytes} bytes holds no page of {config.page_size} tokens, which takes "
-            f"{bytes_per_token * config.page_size}"
-        )
-    return min(affordable, config.max_num_seqs * -(-max_context // config.page_size))

@@ -34,11 +34,11 @@ def explain(logits: NDArray[np.float32], token_id: int, alternatives: int) -> To
     logprob(t) = logit(t) - max - log(sum over u of exp(logit(u) - max))
     """
     scores = logits.astype(np.float64)
+    top = best(scores, min(alternatives, len(scores))) if alternatives else ()
     scores -= scores.max()
     weights = np.exp(scores)
     weights *= _GRID
     divisor = math.log(int(np.rint(weights, out=weights).astype(np.int64).sum()) / _GRID)
-    top = best(scores, min(alternatives, len(scores))) if alternatives else ()
     named = ((int(each), _rounded(scores[each] - divisor)) for each in top)
     return TokenLogprobs(_rounded(scores[token_id] - divisor), tuple(named))
 

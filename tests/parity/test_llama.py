@@ -134,3 +134,21 @@ def test_greedy_answers_are_the_same(theirs: LlamaForCausalLM, path: Path) -> No
         for _ in range(24):
             known.append(int(their_logits(theirs, known)[-1].argmax()))
         assert list(completion.token_ids) == known[len(prompt) :]
+
+
+def test_log_probabilities_are_theirs(theirs: LlamaForCausalLM, path: Path) -> None:
+    """Of a prompt prefilled in chunks and of what follows it, with the likeliest tokens of each place."""
+    prompt, count = tokens(70), 12
+    engine = Engine(EngineConfig(str(path), device="cpu", numerics="reference", num_pages=64, max_batched_tokens=24))
+    params = SamplingParams(max_tokens=count, temperature=1.1, seed=3, ignore_eos=True, logprobs=5, prompt_logprobs=5)
+    ours = engine.generate([prompt], params)[0]
+    known = [*prompt, *ours.token_ids]
+    wanted = their_logits(theirs, known).double().log_softmax(-1)  # [positions, vocab]
+    entries = (*ours.prompt_logprobs[1:], *ours.logprobs)
+    assert len(entries) == len(known) - 1
+    for entry, row, token_id in zip(entries, wanted, known[1:], strict=False):
+        assert entry is not None
+        assert entry.logprob == pytest.approx(row[token_id].item(), abs=5e-4)
+        assert [value for _, value in entry.top] == pytest.approx(row.topk(5).values.tolist(), abs=5e-4)
+        for each, value in entry.top:
+            assert value == pytest.approx(row[each].item(), abs=5e-4)

@@ -32,7 +32,10 @@ BAD = [
     ("seed", -1),
     ("seed", 1 << 64),
     ("choice", -1),
-    ("logprobs", 3),
+    ("logprobs", -1),
+    ("logprobs", 21),
+    ("prompt_logprobs", -1),
+    ("prompt_logprobs", 21),
     ("grammar", "root ::= 'a'"),
 ]
 
@@ -60,7 +63,12 @@ def test_the_borders_are_taken() -> None:
         min_p=1.0,
         seed=(1 << 64) - 1,
         logit_bias={0: -100.0, 99: 100.0},
+        logprobs=20,
+        prompt_logprobs=0,
     ).check(100)
+    SamplingParams(max_tokens=0, prompt_logprobs=20).check(100)
+    with pytest.raises(EngineRequestError, match="max_tokens"):
+        SamplingParams(max_tokens=0, logprobs=20).check(100)
 
 
 @pytest.mark.parametrize(

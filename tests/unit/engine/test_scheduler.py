@@ -175,6 +175,16 @@ def test_what_has_ended_already_costs_no_row() -> None:
     assert "done" not in bench.scheduler
 
 
+def test_one_that_wants_no_token_is_computed_and_ends() -> None:
+    bench = Bench(batched=3)
+    bench.add("prompt", 5, max_tokens=0)
+    seen = [bench.step() for _ in range(2)]
+    assert [(c.start, c.end, c.samples) for plan, _ in seen for c in plan.chunks] == [(0, 3, False), (3, 5, False)]
+    assert [len(outputs) for _, outputs in seen] == [0, 1]
+    assert seen[-1][1] == (RequestOutput("prompt", 0, (), finish_reason="length"),)
+    assert "prompt" not in bench.scheduler
+
+
 def test_a_failure_ends_its_request_alone() -> None:
     bench = Bench()
     bench.add("bad", 4)
@@ -200,7 +210,7 @@ def test_one_removed_during_the_step_gets_no_output() -> None:
 
 
 ARRIVALS = st.lists(
-    st.tuples(st.integers(1, 24), st.integers(1, 16), st.integers(0, 30), st.integers(-1, 1), st.integers(0, 40)),
+    st.tuples(st.integers(1, 24), st.integers(0, 16), st.integers(0, 30), st.integers(-1, 1), st.integers(0, 40)),
     min_size=1,
     max_size=12,
 )

@@ -172,7 +172,9 @@ class Emitter:
             self._fail(job, output.error)
             return
         try:
-            cut = choice.push(output.offset, output.token_ids, output.finish_reason, now)
+            cut = choice.push(
+                output.offset, output.token_ids, output.finish_reason, now, output.logprobs, output.prompt_logprobs
+            )
         except ValueError as error:
             self._fail(job, EngineFailure(f"The engine lost count: {error}.").info())
             return

@@ -1,10 +1,13 @@
 """append: order, repeats, gaps and the fence (rules 1-4, 8)."""
 
+from dataclasses import replace
+
 import pytest
 
 from headrace.contract.events import Accepted, Delta, Resumed, Started
+from headrace.contract.generation import Choice, TokenLogprobs, Usage
 from headrace.contract.job import Job, State
-from headrace.queue.base import Append, Outcome, ReapRequest
+from headrace.queue.base import Append, Ending, Outcome, ReapRequest
 from tests.contracts.bench import Bench, accept, append, claim, claim_request, delta, get, make_job, types
 
 
@@ -160,3 +163,43 @@ def test_progress_past_a_death_clears_its_count(bench: Bench, job: Job) -> None:
     assert get(bench, job.id).deaths == 1
     append(bench, mine.lease, delta(18, (1,)))
     assert (get(bench, job.id).deaths, get(bench, job.id).deaths_total) == (0, 1)
+
+
+ENTRIES = tuple(TokenLogprobs(-0.5 - place, ((place, -0.5 - place), (9, -7.25))) for place in range(3))
+PROMPT = (None, TokenLogprobs(-1.0), TokenLogprobs(-2.0, ((1, -0.125),)))
+
+
+def test_log_probabilities_are_kept_with_their_ids(bench: Bench, job: Job) -> None:
+    first = replace(delta(0, (5, 6)), logprobs=ENTRIES[:2], prompt_logprobs=PROMPT)
+    last = replace(delta(2, (7,), "stop"), logprobs=ENTRIES[2:])
+    append(bench, job.lease, first, last)
+    assert bench.events(job.id)[-2:] == [replace(first, seq=3, text=""), replace(last, seq=4, text="")]
+
+
+def test_repeats_are_told_by_their_ids_alone(bench: Bench, job: Job) -> None:
+    whole = replace(delta(0, (5, 6)), logprobs=ENTRIES[:2], prompt_logprobs=PROMPT)
+    append(bench, job.lease, whole)
+    for again in (whole, delta(0, (5, 6)), replace(delta(1, (6,)), logprobs=ENTRIES[2:])):
+        reply = append(bench, job.lease, again)
+        assert (reply.outcome, reply.seq, reply.diverged) == (Outcome.OK, 3, False)
+    straddling = replace(delta(1, (6, 7)), logprobs=ENTRIES[1:])
+    assert append(bench, job.lease, straddling).outcome is Outcome.GAP
+    assert bench.events(job.id)[-1] == replace(whole, seq=3, text="")
+
+
+def test_a_prompt_alone_has_log_probabilities_and_no_tokens(bench: Bench) -> None:
+    accept(bench, make_job(prompt=3, max_tokens=0))
+    mine = claim(bench)
+    assert mine.kv_tokens == 3
+    alone = replace(delta(0, (), "length"), prompt_logprobs=PROMPT)
+    for _ in range(2):
+        reply = append(bench, mine.lease, alone)
+        assert (reply.outcome, reply.seq, reply.diverged) == (Outcome.OK, 3, False)
+    assert bench.events(mine.id)[-1] == replace(alone, seq=3, text="")
+    choice = Choice(0, (), "length", (), PROMPT)
+    assert bench.queue.finish(mine.lease, Ending(State.SUCCEEDED, Usage(3), (choice,))).outcome is Outcome.OK
+    assert bench.result(mine.id) == (choice,)
+    # It says nothing about what others will generate.
+    other = make_job(prompt=3, max_tokens=1000)
+    accept(bench, other)
+    assert get(bench, other.id).kv_tokens == 3 + 256

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Cancelled, Completed, to_json
-from headrace.contract.generation import Choice, Usage
+from headrace.contract.generation import Choice, TokenLogprobs, Usage
 from headrace.contract.job import Job, Lease, State
 from headrace.queue.base import Ending, Outcome, ReapRequest
 from tests.contracts.bench import (
@@ -84,6 +84,13 @@ def test_every_choice_must_be_there(bench: Bench) -> None:
     assert bench.queue.finish(mine.lease, Ending(State.SUCCEEDED, usage, (one,))).choice == 1
     assert bench.queue.finish(mine.lease, Ending(State.SUCCEEDED, usage, (two, one))).outcome is Outcome.OK
     assert bench.result(mine.id) == (one, two)
+
+
+def test_a_result_keeps_log_probabilities(bench: Bench, job: Job) -> None:
+    entries = tuple(TokenLogprobs(-0.5, ((token, -0.5),)) for token in range(4))
+    choice = Choice(0, (1, 2, 3, 4), "stop", entries, (None, *entries))
+    bench.queue.finish(job.lease, Ending(State.SUCCEEDED, Usage(4, 4), (choice,)))
+    assert bench.result(job.id) == (choice,)
 
 
 def test_failure_tells_why_and_keeps_no_result(bench: Bench, job: Job) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headrace.contract import events, ids, job
 from headrace.contract.errors import ErrorInfo
-from headrace.contract.generation import Usage, pack_ids, unpack_ids
+from headrace.contract.generation import TokenLogprobs, Usage, pack_ids, unpack_ids
 
 EVENTS: list[events.Event] = [
     events.Accepted(1, "job_x", 5),
@@ -21,6 +21,9 @@ EVENTS: list[events.Event] = [
     events.Failed(8, ErrorInfo("poison", "m")),
     events.Cancelled(9),
     events.Expired(10),
+    events.Delta(
+        4, 0, 0, (1,), "h", None, (TokenLogprobs(-0.5),), (None, TokenLogprobs(-1.0, ((3, -0.25), (1, -1.0))))
+    ),
 ]
 
 
@@ -39,6 +42,14 @@ def test_the_public_shape_is_the_contract_s() -> None:
         "error": {"code": "engine_error", "message": "m"},
     }
     assert events.to_json(EVENTS[0]) == {"seq": 1, "type": "accepted", "job": "job_x", "at": 5}
+
+
+def test_log_probabilities_are_in_a_delta_that_has_them_and_in_no_other() -> None:
+    entry = TokenLogprobs(-0.5, ((3, -0.25),))
+    body = json.loads(json.dumps(events.to_json(events.Delta(3, 0, 0, (1,), "h", None, (entry,), (None, entry)))))
+    shown = {"logprob": -0.5, "top": [[3, -0.25]]}
+    assert (body["logprobs"], body["prompt_logprobs"]) == ([shown], [None, shown])
+    assert not {"logprobs", "prompt_logprobs"} & events.to_json(events.Delta(3, 0, 0, (1,))).keys()
 
 
 @given(st.lists(st.integers(0, 2**32 - 1)))

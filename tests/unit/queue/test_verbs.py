@@ -1,18 +1,23 @@
 """Calls and answers of the scripts, without a server; and that every script is there, whole, in the package."""
 
 import hashlib
+import struct
+from dataclasses import replace
 
+import orjson
 import pytest
 
-from headrace.contract.events import Delta
-from headrace.contract.generation import pack_ids
+from headrace.contract.events import Delta, from_json
+from headrace.contract.generation import TokenLogprobs, pack_ids
 from headrace.contract.job import Lease, State
 from headrace.queue.base import Append, AppendReply, FinishReply, Outcome, Timing
 from headrace.queue.scripts import PARTS, SCRIPTS
 from headrace.queue.verbs import Verbs, parse_all
+from headrace.store.journal import parse_entry
 from tests.contracts.bench import claim_request
 
 LEASE = Lease("job_1", "l", 3)
+THIRD = struct.unpack("<f", struct.pack("<f", -1 / 3))[0]
 VERBS = Verbs(Timing(1, 2, 3, 4, 5), offset_ms=9)
 
 
@@ -33,6 +38,19 @@ def test_a_delta_carries_ids_for_the_journal_and_json_for_listeners() -> None:
     call = VERBS.append(Append(LEASE, (Delta(0, 0, 5, (1, 2), 'ü"', None),)))
     body = b'{"type":"delta","choice":0,"offset":5,"token_ids":[1,2],"text":"\xc3\xbc\\"","finish_reason":null}'
     assert call.args[6:] == ("job_1", "l", 3, 0, 5, pack_ids((1, 2)), "", b"", body)
+
+
+def test_listeners_and_the_journal_are_told_the_same_log_probabilities() -> None:
+    """A third of a float32 is no short decimal, in either form."""
+    entry = TokenLogprobs(THIRD, ((2, THIRD), (5, -9999.0)))
+    delta = Delta(0, 0, 0, (5,), "t", "stop", (entry,), (None, entry))
+    _, _, ids, _, packed, body = VERBS.append(Append(LEASE, (delta,))).args[9:]
+    assert isinstance(ids, bytes)
+    assert isinstance(packed, bytes)
+    assert isinstance(body, bytes)
+    assert from_json({"seq": 0, **orjson.loads(body)}) == delta
+    fields = {b"event": b"0 0 stop", b"ids": ids, b"logprobs": packed}
+    assert parse_entry(b"0-0", fields) == replace(delta, text="")
 
 
 def test_answers_are_typed() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from headrace.contract.errors import ErrorInfo
-from headrace.contract.generation import Choice, FrozenRequest, Sampling, Usage
+from headrace.contract.generation import Choice, FrozenRequest, Sampling, TokenLogprobs, Usage, pack_ids
 from headrace.contract.job import Job, JobClass, Kind, State
 from headrace.store.records import from_hash, pack_result, to_hash, unpack_result
 
@@ -19,7 +19,7 @@ FULL = Job(
     job_class=JobClass.BATCH,
     kind=Kind.COMPLETION,
     request=FrozenRequest(
-        (0, 1, 4_294_967_295), Sampling(2**63 - 1, 0.1, 0.95, 40, 0.05, -0.5, 1.5, 1.1), 10, ("\n", "ä"), 2
+        (0, 1, 4_294_967_295), Sampling(2**63 - 1, 0.1, 0.95, 40, 0.05, -0.5, 1.5, 1.1), 10, ("\n", "ä"), 2, 5, 0, True
     ),
     tenant="t",
     state=State.DEAD,
@@ -43,6 +43,7 @@ FULL = Job(
     deadline_at=1_700_000_000_006,
     error=ErrorInfo("poison", 'a "b"', False),
     usage=Usage(3, 3, 1),
+    prompt_ref="blob:prompts/job_1",
     result_ref="hr:result:job_1",
     idem_key="k",
     ledger_receipt="x",
@@ -59,11 +60,18 @@ def as_redis_sends(job: Job) -> dict[bytes, bytes]:
 
 
 def test_every_field_survives() -> None:
-    assert from_hash(as_redis_sends(FULL)) == FULL
+    inline = replace(FULL, prompt_ref="")
+    assert from_hash(as_redis_sends(inline)) == inline
     default = Job("job_2", "m", "m@s", "r", JobClass.STANDARD, Kind.CHAT, FULL.request)
     for field in fields(Job):
         if field.name not in ("id", "model", "lane", "revision", "job_class", "kind", "request", "schema"):
             assert getattr(FULL, field.name) != getattr(default, field.name), f"{field.name} is not put to the test"
+
+
+def test_a_prompt_that_lies_elsewhere_is_not_in_the_record() -> None:
+    stored = as_redis_sends(FULL)
+    assert (stored[b"prompt_ids"], stored[b"prompt_tokens"]) == (b"", b"3")
+    assert from_hash(stored) == replace(FULL, request=replace(FULL.request, prompt_ids=()))
 
 
 def test_what_says_nothing_takes_no_room() -> None:
@@ -72,7 +80,7 @@ def test_what_says_nothing_takes_no_room() -> None:
 
 
 def test_another_version_of_a_record_is_read() -> None:
-    stored = as_redis_sends(FULL)
+    stored = as_redis_sends(replace(FULL, prompt_ref=""))
     stored[b"colour"] = b"blue"
     stored[b"request"] = b'{"sampling":{"seed":1,"colour":2},"max_tokens":3,"colour":4}'
     stored[b"error"] = b'{"code":"c","message":"m","colour":1}'
@@ -95,3 +103,24 @@ ids = st.lists(st.integers(0, 2**32 - 1), max_size=20).map(tuple)
 def test_results_survive(parts: list[tuple[tuple[int, ...], str]]) -> None:
     choices = tuple(Choice(index, *part) for index, part in enumerate(parts))
     assert unpack_result(pack_result(choices)) == choices
+
+
+def test_results_keep_log_probabilities() -> None:
+    one, two = TokenLogprobs(-0.5, ((1, -0.5),)), TokenLogprobs(-1.5, ((2, -0.25), (1, -1.5)))
+    choices = (
+        Choice(0, (1, 2), "stop", (one, two), (None, two)),
+        Choice(1, (), "length", (), (None,)),
+        Choice(2, (3,), "stop"),
+        Choice(3, (1,), "length", (one,)),
+    )
+    assert unpack_result(pack_result(choices)) == choices
+
+
+def test_results_of_another_version_are_read() -> None:
+    """An older one has ids alone, and an older reader looks no further than those and wants whole words behind them."""
+    older = b'[[0,"stop",2]]\n' + pack_ids((1, 2))
+    assert unpack_result(older) == (Choice(0, (1, 2), "stop"),)
+    assert pack_result([Choice(0, (1, 2), "stop")]) == older
+    newer = pack_result([Choice(0, (1, 2), "stop", (TokenLogprobs(-0.5), TokenLogprobs(-1.0)))])
+    assert newer.startswith(older)
+    assert len(newer[len(older) :]) % 4 == 0

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.contract.errors import ErrorInfo, StoreUnavailable
+from headrace.contract.errors import BlobsUnavailable, ErrorInfo, StoreUnavailable
 from headrace.contract.events import Event
-from headrace.contract.generation import FrozenRequest, Sampling
+from headrace.contract.generation import FrozenRequest, Sampling, TokenLogprobs
 from headrace.contract.job import Job, Lease, State
 from headrace.queue.base import Append, AppendReply, ClaimRequest, Ending, FinishReply, ReapReply, ReapRequest
 from headrace.queue.memory import MemoryQueue
@@ -26,9 +26,13 @@ WORKER = "w_test"
 
 
 class MovableQueue(MemoryQueue):
-    """The memory queue, which can be away, and counts the round trips of appends."""
+    """The memory queue, which can be away, and counts the round trips of appends.
+
+    `no_place` are jobs whose result is large, while the blob store is away.
+    """
 
     away = False
+    no_place: frozenset[str] = frozenset()
     round_trips = 0
 
     def append(self, writes: Sequence[Append]) -> list[AppendReply]:
@@ -38,6 +42,8 @@ class MovableQueue(MemoryQueue):
 
     def finish(self, lease: Lease, ending: Ending) -> FinishReply:
         self._reach()
+        if lease.job_id in self.no_place:
+            raise BlobsUnavailable("The test took the blob store away.")
         return super().finish(lease, ending)
 
     def release(self, lease: Lease) -> FinishReply:
@@ -99,9 +105,13 @@ class Desk:
     def engine_up(self, generation: int) -> None:
         self.emitter.handle(EngineUp(generation, READY, lambda stop: TextStream(TOKENIZER, stop)))
 
-    def take(self, name: str = "job_1", *, stop: tuple[str, ...] = (), max_tokens: int = 500) -> Job:
-        """Accept a job, claim it, and let the emitter begin it."""
-        request = FrozenRequest(tuple(b"hi"), Sampling(seed=1), max_tokens, stop)
+    def take(
+        self, name: str = "job_1", *, stop: tuple[str, ...] = (), max_tokens: int = 500, logprobs: int | None = None
+    ) -> Job:
+        """Accept a job, claim it, and let the emitter begin it. `logprobs` are asked for of output and prompt."""
+        request = FrozenRequest(
+            tuple(b"hi"), Sampling(seed=1), max_tokens, stop, logprobs=logprobs, prompt_logprobs=logprobs
+        )
         self.queue.accept(make_job(name, state=State.ACCEPTED, lease_id="", epoch=0, request=request))
         return self.take_again()
 
@@ -125,7 +135,10 @@ class Desk:
 
     def step(self, job: Job, text: str, offset: int, finish: str | None = None, error: ErrorInfo | None = None) -> None:
         """One step of the engine that brought this much of one job; then the emitter's turn to write."""
-        output = Output(f"{job.id}:0:{job.epoch}", offset, tuple(text.encode()), finish, error)
+        entries = tuple(TokenLogprobs(-byte / 8) for byte in text.encode()) if job.request.logprobs is not None else ()
+        prompt = (None, TokenLogprobs(-0.5)) if job.request.prompt_logprobs is not None and not offset else ()
+        ids = tuple(text.encode())
+        output = Output(f"{job.id}:0:{job.epoch}", offset, ids, finish, error, entries, prompt)
         self.emitter.handle(EngineStepped(1, Stepped((output,), StepStats())))
         self.turn()
 

@@ -3,10 +3,13 @@
 import pytest
 
 from headrace.contract.errors import ErrorInfo
+from headrace.contract.events import Delta
+from headrace.contract.generation import TokenLogprobs
 from headrace.contract.job import State
-from headrace.queue.base import ReapRequest
+from headrace.queue.base import Append, ReapRequest
 from tests.unit.workers.desk import Desk
 from tests.unit.workers.jobs import make_job
+from workers.inference.emitter import BLOB_PAUSE_S
 from workers.inference.inbox import Drain, Drop, DropAll, EngineDown, EngineStepped
 from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Output, Stepped, StepStats
 
@@ -145,6 +148,20 @@ def test_tokens_wait_in_memory_while_the_store_is_away(desk: Desk) -> None:
     desk.turn(1.0)
     assert desk.text(job) == "abcdef"
     assert desk.state(job) is State.SUCCEEDED
+
+
+def test_a_result_without_a_place_waits_and_holds_up_no_other(desk: Desk) -> None:
+    large, small = desk.take("job_1"), desk.take("job_2")
+    desk.queue.no_place = frozenset({large.id})
+    desk.step(large, "ab", 0, finish_reason="stop")
+    desk.step(small, "cd", 0, finish_reason="stop")
+    assert (desk.state(large), desk.state(small)) == (State.RUNNING, State.SUCCEEDED)
+    assert desk.text(large) == "ab"
+    desk.queue.no_place = frozenset()
+    desk.turn(1.0)
+    assert desk.state(large) is State.RUNNING
+    desk.turn(BLOB_PAUSE_S)
+    assert desk.state(large) is State.SUCCEEDED
 
 
 def test_a_claim_that_comes_when_there_is_no_engine_goes_back(desk: Desk) -> None:
@@ -300,3 +317,46 @@ def test_a_take_that_is_full_length_already_ends_by_length(desk: Desk) -> None:
     assert desk.state(again) is State.SUCCEEDED
     assert desk.text(again) == "abc"
     assert not isinstance(desk.commands[-1], AddRequest)
+
+
+def test_a_second_attempt_ends_with_the_log_probabilities_of_both(desk: Desk) -> None:
+    job = desk.take(logprobs=0)
+    desk.step(job, "ab", 0)
+    desk.queue.release(job.lease)
+    desk.emitter.handle(Drop(job.lease, "gone"))
+    again = desk.take_again()
+    command = desk.commands[-1]
+    assert isinstance(command, AddRequest)
+    assert (command.token_ids, command.logprobs, command.prompt_logprobs) == (tuple(b"ab"), 0, 0)
+    desk.step(again, "c", 2, "length")
+    (choice,) = desk.queue.result(job.id) or ()
+    assert choice.token_ids == tuple(b"abc")
+    assert choice.logprobs == tuple(TokenLogprobs(-byte / 8) for byte in b"abc")
+    assert choice.prompt_logprobs == (None, TokenLogprobs(-0.5))
+
+
+def test_tokens_journaled_without_log_probabilities_end_without_any(desk: Desk) -> None:
+    """An older worker made them: half of them would be put beside the wrong tokens."""
+    job = desk.take(logprobs=0)
+    desk.queue.append([Append(job.lease, (Delta(0, 0, 0, tuple(b"ab")),))])
+    desk.queue.release(job.lease)
+    desk.emitter.handle(Drop(job.lease, "gone"))
+    desk.take_again()
+    command = desk.commands[-1]
+    assert isinstance(command, AddRequest)
+    assert command.logprobs is None
+
+
+def test_a_job_that_wants_no_token_is_run_for_its_prompt(desk: Desk) -> None:
+    job = desk.take(max_tokens=0, logprobs=0)
+    command = desk.commands[-1]
+    assert isinstance(command, AddRequest)
+    assert (command.max_tokens, command.prompt_logprobs) == (0, 0)
+    desk.step(job, "", 0, "length")
+    record = desk.record(job)
+    assert record.state is State.SUCCEEDED
+    assert record.usage is not None
+    assert record.usage.completion_tokens == 0
+    (choice,) = desk.queue.result(job.id) or ()
+    assert (choice.token_ids, choice.finish_reason) == ((), "length")
+    assert choice.prompt_logprobs == (None, TokenLogprobs(-0.5))

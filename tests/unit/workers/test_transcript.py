@@ -3,6 +3,7 @@
 import pytest
 
 from headrace.contract.events import Delta
+from headrace.contract.generation import TokenLogprobs
 from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
 from workers.inference.fake_engine import byte_tokenizer
@@ -83,6 +84,57 @@ def test_a_rewind_says_the_same_text_again(have: int) -> None:
     # What a reader derives from the ids below `have`, and this, is the whole text.
     before = TextStream(TOKENIZER).push(list("aébc".encode())[:have]).text
     assert before + delta.text == "aébc"
+
+
+def entries(text: str) -> tuple[TokenLogprobs, ...]:
+    """One for each byte, all different."""
+    return tuple(TokenLogprobs(-byte / 8, ((byte, -byte / 8),)) for byte in text.encode())
+
+
+PROMPT = (None, TokenLogprobs(-0.5))
+
+
+def explained(choice: Transcript, text: str, finish: str | None = None, offset: int | None = None) -> bool:
+    """As the engine does where log probabilities are wanted: the prompt's with offset 0."""
+    at = len(choice.ids) if offset is None else offset
+    return choice.push(at, tuple(text.encode()), finish, 0.0, entries(text), () if at else PROMPT)
+
+
+def test_log_probabilities_go_with_their_ids_and_the_prompts_with_the_first() -> None:
+    choice = transcript()
+    explained(choice, "ab")
+    explained(choice, "c")
+    delta = taken(choice)
+    assert (delta.logprobs, delta.prompt_logprobs) == (entries("abc"), PROMPT)
+    explained(choice, "cd", "length", offset=2)
+    delta = taken(choice)
+    assert (delta.offset, delta.logprobs, delta.prompt_logprobs) == (3, entries("d"), ())
+    assert tuple(choice.logprobs) == entries("abcd")
+
+
+def test_a_stop_string_cuts_log_probabilities_too() -> None:
+    choice = transcript("END")
+    assert explained(choice, "an ENDless")
+    assert taken(choice).logprobs == entries("an END")
+    assert tuple(choice.logprobs) == entries("an END")
+
+
+@pytest.mark.parametrize("have", [0, 1, 2, 4])
+def test_a_rewind_says_their_log_probabilities_again(have: int) -> None:
+    choice = Transcript(0, lambda: TextStream(TOKENIZER, ()), tuple(b"ab"), entries("ab"), PROMPT)
+    explained(choice, "cd", "length")
+    taken(choice)
+    choice.rewind(have)
+    delta = taken(choice)
+    assert (delta.token_ids, delta.logprobs) == (tuple(b"abcd"[have:]), entries("abcd"[have:]))
+    assert delta.prompt_logprobs == (() if have else PROMPT)
+
+
+def test_a_prompt_alone_is_a_delta_without_ids() -> None:
+    choice = transcript()
+    choice.push(0, (), "length", 0.0, (), PROMPT)
+    assert taken(choice) == Delta(0, 0, 0, (), "", "length", (), PROMPT)
+    assert choice.closed
 
 
 def test_a_rewind_beyond_what_is_known_is_a_fault() -> None:

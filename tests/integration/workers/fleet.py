@@ -82,8 +82,9 @@ class Fleet:
         stop: tuple[str, ...] = (),
         seed: int = 7,
         temperature: float = 1.0,
+        logprobs: int | None = None,
     ) -> str:
-        """Put a job into a lane, as submit would; its prompt is bytes."""
+        """Put a job into a lane, as submit would; its prompt is bytes. `logprobs` are those of output and prompt."""
         sampling = Sampling(seed=seed, temperature=temperature)
         job = Job(
             id=new_job_id(),
@@ -92,7 +93,9 @@ class Fleet:
             revision=revision,
             job_class=JobClass.STANDARD,
             kind=Kind.COMPLETION,
-            request=FrozenRequest(tuple(prompt.encode()), sampling, max_tokens, stop),
+            request=FrozenRequest(
+                tuple(prompt.encode()), sampling, max_tokens, stop, logprobs=logprobs, prompt_logprobs=logprobs
+            ),
         )
         assert self.queue.accept(job).outcome is Outcome.OK
         return job.id

@@ -30,9 +30,16 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def submit_mixed(fleet: Fleet, worker: InferenceWorker, count: int, max_tokens: int) -> list[str]:
-    """Half greedy, half sampled; the same each time."""
+    """Half greedy, half sampled, one in four with log probabilities; the same each time."""
     return [
-        fleet.submit(worker, f"job number {index}", max_tokens, seed=index, temperature=0.8 * (index % 2))
+        fleet.submit(
+            worker,
+            f"job number {index}",
+            max_tokens,
+            seed=index,
+            temperature=0.8 * (index % 2),
+            logprobs=None if index % 4 else 3,
+        )
         for index in range(count)
     ]
 
@@ -54,6 +61,15 @@ def test_jobs_run_together_and_the_card_is_in_the_store(bench: Bench) -> None:
     assert card.digest
 
 
+def test_a_prompt_alone_is_explained_and_nothing_generated(bench: Bench) -> None:
+    fleet, worker = bench
+    job_id = fleet.submit(worker, "only this", 0, logprobs=2)
+    job = fleet.ended(job_id)
+    assert (job.state, job.error) == (State.SUCCEEDED, None)
+    (choice,) = fleet.journal.result(job_id) or ()
+    assert (choice.token_ids, choice.finish_reason, len(choice.prompt_logprobs)) == ((), "length", len("only this"))
+
+
 def test_a_killed_engine_changes_no_token(bench: Bench) -> None:
     fleet, worker = bench
     undisturbed = submit_mixed(fleet, worker, 8, 300)
@@ -66,6 +82,11 @@ def test_a_killed_engine_changes_no_token(bench: Bench) -> None:
     for before, after in zip(undisturbed, disturbed, strict=True):
         assert fleet.ended(after).state is State.SUCCEEDED
         assert fleet.token_ids(after) == fleet.token_ids(before)
+        assert fleet.journal.result(after) == fleet.journal.result(before)
+        (choice,), (journaled,) = fleet.journal.result(after) or (), fleet.journal.ids(after)
+        assert (choice.logprobs, choice.prompt_logprobs) == (journaled.logprobs, journaled.prompt_logprobs)
+        wanted = fleet.get(after).request.logprobs is not None
+        assert len(choice.logprobs) == wanted * len(choice.token_ids)
     assert any(fleet.get(job_id).attempt > 1 for job_id in disturbed), "the kill came too late to disturb"
 
 

@@ -63,7 +63,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The record. Times are integer milliseconds of the server's clock; None means not yet."""
+    """The record. Times are integer milliseconds of the server's clock; None means not yet.
+
+    With a `prompt_ref` the prompt lies in the blob store, and `request.prompt_ids` is empty until it is fetched.
+    """
 
     id: str
     model: str
@@ -95,6 +98,7 @@ class Job:
     deadline_at: int | None = None
     error: ErrorInfo | None = None
     usage: Usage | None = None
+    prompt_ref: str = ""
     result_ref: str = ""
     idem_key: str = ""
     ledger_receipt: str = ""

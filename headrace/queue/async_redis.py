@@ -1,5 +1,6 @@
 """The Queue on Redis for an event loop, as the gateway uses it. Knows how to send calls, not what they do."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -21,21 +22,30 @@ from headrace.queue.base import (
     Timing,
 )
 from headrace.queue.scripts import SCRIPTS
-from headrace.queue.verbs import Call, Verbs, job_from_flat, parse_all
+from headrace.queue.verbs import Call, Verbs, job_from_flat, pack, parse_all
 from headrace.store import keys
 from headrace.store.connection import store_errors
+from headrace.store.payloads import ID_BYTES, INLINE, Payloads
 
 T = TypeVar("T")
 
 
 class AsyncRedisQueue:
-    """The same ten verbs, awaited. One client serves every task of an event loop."""
+    """The same ten verbs, awaited. One client serves every task of an event loop.
 
-    def __init__(self, client: redis.asyncio.Redis, timing: Timing, *, offset_ms: int = 0) -> None:
+    What it claims comes without a prompt that lies in the blob store: see `Payloads.fetch_prompt`.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, timing: Timing, *, payloads: Payloads = INLINE, offset_ms: int = 0
+    ) -> None:
         self.client = client
+        self._payloads = payloads
         self.verbs = Verbs(timing, offset_ms)
 
     async def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
+        if self._payloads.is_large(ID_BYTES * len(job.request.prompt_ids)):
+            job = await asyncio.to_thread(self._payloads.shelve_prompt, job)
         return await self._run(self.verbs.accept(job, body_hash))
 
     async def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
@@ -51,7 +61,10 @@ class AsyncRedisQueue:
         return await self._run(self.verbs.retry(lease, in_ms, error))
 
     async def finish(self, lease: Lease, ending: Ending) -> FinishReply:
-        return await self._run(self.verbs.finish(lease, ending))
+        packed = pack(ending)
+        large = self._payloads.is_large(len(packed))
+        ref = await asyncio.to_thread(self._payloads.shelve_result, lease, packed) if large else ""
+        return await self._run(self.verbs.finish(lease, ending, packed, ref))
 
     async def release(self, lease: Lease) -> FinishReply:
         return await self._run(self.verbs.release(lease))

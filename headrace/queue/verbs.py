@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from headrace.contract import events
-from headrace.contract.errors import ErrorInfo
+from headrace.contract.errors import ErrorInfo, HeadraceError
 from headrace.contract.events import Delta
-from headrace.contract.generation import pack_ids
+from headrace.contract.generation import Usage, pack_ids
 from headrace.contract.job import Job, Lease, State
 from headrace.contract.logprobs import pack_logprobs
 from headrace.queue.base import (
@@ -90,7 +90,8 @@ class Verbs:
         args = (in_ms, error.code, error.message, records.error_json(error))
         return self._call("retry", _finish_reply, *_lease(lease), *args)
 
-    def finish(self, lease: Lease, ending: Ending) -> Call[FinishReply]:
+    def finish(self, lease: Lease, ending: Ending, packed: bytes, ref: str = "") -> Call[FinishReply]:
+        """`packed` is the result; with a `ref` it lies there and does not travel."""
         choices = sorted(ending.choices, key=lambda choice: choice.index)
         error = ending.error or ErrorInfo("internal_error", "The attempt ended without saying why.")
         return self._call(
@@ -102,7 +103,8 @@ class Verbs:
             records.error_json(error),
             error.code,
             error.message,
-            records.pack_result(choices),
+            b"" if ref else packed,
+            ref,
             *(len(choice.token_ids) for choice in choices),
         )
 
@@ -122,6 +124,16 @@ def parse_all(calls: Sequence[Call[T]], raw: Sequence[Any]) -> list[T]:
         if isinstance(answer, Exception):
             raise answer
     return [call.parse(answer) for call, answer in zip(calls, raw, strict=True)]
+
+
+def pack(ending: Ending) -> bytes:
+    """The result of an ending as it is kept."""
+    return records.pack_result(sorted(ending.choices, key=lambda choice: choice.index))
+
+
+def lost_prompt(job: Job, error: HeadraceError) -> Ending:
+    """How a job ends whose prompt cannot be had any more."""
+    return Ending(State.FAILED, Usage(0), error=ErrorInfo(error.code, error.explain()))
 
 
 def _lease(lease: Lease) -> tuple[Arg, ...]:

@@ -33,13 +33,13 @@ class FolderBlobs:
         self._clear_parts()
 
     def put(self, key: str, source: Source) -> None:
-        path = self._path(key)
+        path = self.path_of(key)
         with self._explained(), self._part(path, source) as part:
             os.replace(part, path)
             _sync_folder(path.parent)
 
     def put_if_absent(self, key: str, source: Source) -> bool:
-        path = self._path(key)
+        path = self.path_of(key)
         with self._explained():
             if path.exists():
                 return False
@@ -64,7 +64,7 @@ class FolderBlobs:
                 return None
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
+        path = self.path_of(key)
         with self._explained():
             path.unlink(missing_ok=True)
 
@@ -76,7 +76,8 @@ class FolderBlobs:
                     found.append(self._blob(key))
         return tuple(found)
 
-    def _path(self, key: str) -> Path:
+    def path_of(self, key: str) -> Path:
+        """Where a blob lies."""
         return self._root / check_key(key)
 
     def _blob(self, key: str) -> Blob:
@@ -94,7 +95,7 @@ class FolderBlobs:
     @contextmanager
     def _opened(self, key: str) -> Iterator[BinaryIO]:
         try:
-            file = self._path(key).open("rb")
+            file = self.path_of(key).open("rb")
         except FileNotFoundError:
             if not self._root.is_dir():  # a volume that is not mounted is no loss of what is on it
                 raise

@@ -1,5 +1,6 @@
 """Reading what was journaled: events after a cursor, ids of each choice, the result. Writes nothing, knows no text."""
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from headrace.contract.job import TERMINAL
 from headrace.contract.logprobs import unpack_logprobs
 from headrace.store import keys, records
 from headrace.store.connection import store_errors
+from headrace.store.payloads import INLINE, Payloads, is_blob
 
 T = TypeVar("T")
 
@@ -42,10 +44,14 @@ class _Query(Generic[T]):
 
 
 class Journal:
-    """Blocking reader, for workers. Raises StoreUnavailable when Redis cannot be reached."""
+    """Blocking reader, for workers. Raises StoreUnavailable when Redis cannot be reached.
 
-    def __init__(self, client: redis.Redis) -> None:
+    `payloads` is where large results lie.
+    """
+
+    def __init__(self, client: redis.Redis, payloads: Payloads = INLINE) -> None:
         self._client = client
+        self._payloads = payloads
 
     def read(self, job_id: str, after_seq: int = 0, limit: int = PAGE) -> list[Event]:
         """Events with a seq above `after_seq`, oldest first, at most `limit`; [] when there is nothing new.
@@ -62,8 +68,14 @@ class Journal:
         return join(found, n)
 
     def result(self, job_id: str) -> tuple[Choice, ...] | None:
-        """The choices of a job that succeeded, as long as its result is kept; else None."""
-        return self._ask(_result(job_id))
+        """The choices of a job that succeeded, as long as its result is kept; else None.
+
+        Raises BlobNotFound or BlobDamaged for a result that should be in the blob store and is not, or not whole.
+        """
+        packed, ref = self._ask(_result(job_id))
+        if is_blob(ref):
+            packed = self._payloads.fetch_result(job_id, ref)
+        return None if packed is None else records.unpack_result(packed)
 
     def _ask(self, query: _Query[T]) -> T:
         with store_errors(), self._client.pipeline(transaction=False) as pipe:
@@ -75,8 +87,9 @@ class Journal:
 class AsyncJournal:
     """The same, awaited, for the gateway."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: redis.asyncio.Redis, payloads: Payloads = INLINE) -> None:
         self._client = client
+        self._payloads = payloads
 
     async def read(self, job_id: str, after_seq: int = 0, limit: int = PAGE) -> list[Event]:
         return await self._ask(_events_after(job_id, after_seq, limit))
@@ -88,7 +101,10 @@ class AsyncJournal:
         return join(found, n)
 
     async def result(self, job_id: str) -> tuple[Choice, ...] | None:
-        return await self._ask(_result(job_id))
+        packed, ref = await self._ask(_result(job_id))
+        if is_blob(ref):
+            packed = await asyncio.to_thread(self._payloads.fetch_result, job_id, ref)
+        return None if packed is None else records.unpack_result(packed)
 
     async def _ask(self, query: _Query[T]) -> T:
         with store_errors():
@@ -157,8 +173,11 @@ def _entry(raw: Any) -> tuple[bytes, dict[bytes, bytes]]:
     return entry_id, fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
 
 
-def _result(job_id: str) -> _Query[tuple[Choice, ...] | None]:
-    def parse(answers: Sequence[Any]) -> tuple[Choice, ...] | None:
-        return None if answers[0] is None else records.unpack_result(answers[0])
+def _result(job_id: str) -> _Query[tuple[bytes | None, str]]:
+    """What Redis has of a result, and where the record says that it lies."""
 
-    return _Query((("GET", keys.result(job_id)),), parse)
+    def parse(answers: Sequence[Any]) -> tuple[bytes | None, str]:
+        packed, ref = answers
+        return packed, "" if ref is None else ref.decode()
+
+    return _Query((("GET", keys.result(job_id)), ("HGET", keys.job(job_id), "result_ref")), parse)

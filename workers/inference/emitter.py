@@ -13,11 +13,19 @@ from typing import Protocol
 
 import structlog
 
-from headrace.contract.errors import EngineFailure, ErrorInfo, HeadraceError, NoProgress, StoreUnavailable
+from headrace.contract.errors import (
+    BlobsUnavailable,
+    EngineFailure,
+    ErrorInfo,
+    HeadraceError,
+    NoProgress,
+    StoreUnavailable,
+)
 from headrace.contract.generation import Usage
 from headrace.contract.job import Job, State
 from headrace.queue.base import Append, AppendReply, Ending, Outcome, Queue, ReapRequest
 from headrace.telemetry.metrics import Recorder
+from headrace.telemetry.tracing import trace_fields
 from workers.inference import retry
 from workers.inference.facts import Began, Delivered, Ended, Left, Retried, Watcher
 from workers.inference.holdings import Holdings
@@ -44,6 +52,9 @@ MOST_MESSAGES = 64
 
 STORE_PAUSE_S = 0.2
 """Between two attempts at a store that is away."""
+
+BLOB_PAUSE_S = 5.0
+"""The same for the blob store: an attempt holds up everybody's tokens for as long as it takes."""
 
 log = structlog.get_logger(__name__)
 
@@ -259,7 +270,7 @@ class Emitter:
             job.appended(write.deltas, reply.listeners)
             if reply.diverged:
                 self._parts.metrics.add("headrace_worker_diverged_total")
-                log.error("journal has other tokens than this attempt made", job=job.job.id)
+                log.error("journal has other tokens than this attempt made", **_named(job.job))
             if not job.may_kill():
                 self._parts.holdings.past_death(job.job.lease)
         elif reply.outcome is Outcome.GAP:
@@ -282,8 +293,14 @@ class Emitter:
                     self._parts.tell(Retried(job.job, job.fate.error, job.fate.in_ms))
                 self._forget(job)
             elif job.finished or (job.fate is not None and job.flushed):
+                if self._parts.clock() < job.settle_at:
+                    continue
                 ending = job.ending()
-                reply = queue.finish(lease, ending)
+                try:
+                    reply = queue.finish(lease, ending)
+                except BlobsUnavailable as error:
+                    self._put_off(job, error)
+                    continue
                 if reply.outcome is Outcome.GAP:
                     self._rewind(job, reply.choice, reply.have)
                     continue
@@ -292,6 +309,11 @@ class Emitter:
                     self._forget(job)
                 else:
                     self._forget(job, f"finish answered {reply.outcome}")
+
+    def _put_off(self, job: RunningJob, error: BlobsUnavailable) -> None:
+        """Its tokens are journaled; only its result has no place yet. Nobody else waits for that."""
+        log.warning("no place for a large result, trying again", job=job.job.id, reason=error.message)
+        job.settle_at = self._parts.clock() + BLOB_PAUSE_S
 
     def _rewind(self, job: RunningJob, choice: int, have: int) -> None:
         try:
@@ -303,7 +325,7 @@ class Emitter:
         """Its tokens so far are journaled before its fate is told."""
         if job.fate is None:
             job.fate = retry.decide(error, job.job.retries, self._parts.dice())
-            log.warning("request failed", job=job.job.id, code=error.code, reason=error.message)
+            log.warning("request failed", code=error.code, reason=error.message, **_named(job.job))
         self._abort(job)
 
     def _abort(self, job: RunningJob) -> None:
@@ -328,7 +350,7 @@ class Emitter:
         self._parts.holdings.drop(job.job.lease)
         if why:
             self._parts.tell(Left(job.job, why))
-            log.debug("job left", job=job.job.id, why=why)
+            log.debug("job left", why=why, **_named(job.job))
 
     def _return(self, job: Job) -> None:
         """A job that cannot be begun here goes back. If the store is away, its lease runs out instead."""
@@ -341,7 +363,7 @@ class Emitter:
 
     def _refuse(self, take: Take, error: ErrorInfo) -> None:
         """A job that can never be begun has failed. If the store is away, its lease runs out and it is tried again."""
-        log.warning("job cannot be begun", job=take.job.id, code=error.code, reason=error.message)
+        log.warning("job cannot be begun", code=error.code, reason=error.message, **_named(take.job))
         written = sum(len(choice.token_ids) for choice in take.choices)
         usage = Usage(len(take.job.request.prompt_ids), written)
         try:
@@ -378,6 +400,11 @@ class Emitter:
             return max(0.0, self._store_at - now)
         dues = (due for job in self._jobs.values() if (due := job.due_at()) is not None)
         return min(IDLE_S, max(0.0, min(dues, default=math.inf) - now))
+
+
+def _named(job: Job) -> dict[str, str]:
+    """How a log line says which job it is about."""
+    return {"job": job.id, **trace_fields(job.traceparent)}
 
 
 def _is_due(job: RunningJob, now: float) -> bool:

@@ -19,13 +19,15 @@ MAX_REWINDS = 100
 
 
 class RunningJob:
-    """`begun` once the journal says so; `fate` is set by an error; `urgent` when a write must be said again."""
+    """`begun` once the journal says so; `fate` is set by an error; `urgent` when a write must be said again;
+    before `settle_at` its end is not to be handed in."""
 
     def __init__(self, take: Take, new_stream: NewStream, now: float) -> None:
         self.job: Job = take.job
         self.begun = False
         self.urgent = False
         self.rewinds = 0
+        self.settle_at = AT_ONCE
         self.listeners = 0
         self.fate: RetryDecision | None = None
         self.scheduled = False

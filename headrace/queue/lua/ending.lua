@@ -29,7 +29,7 @@ local function set_retention(job, state)
   end
 end
 
--- `ending` may hold: error, inner (the event's members), cached (tokens), result (bytes).
+-- `ending` may hold: error, inner (the event's members), cached (tokens), result (bytes), ref (of a result that lies elsewhere).
 -- A worker's own finish keeps epoch and lease on the record (`keep`), so that saying it again answers OK.
 local function end_job(job, state, ending, keep)
   dequeue(job)
@@ -47,7 +47,9 @@ local function end_job(job, state, ending, keep)
   redis.call('HSET', job.key, 'state', state, 'ended_at', now, 'usage', usage, 'seq', seq)
   if ending.error then redis.call('HSET', job.key, 'error', ending.error) else redis.call('HDEL', job.key, 'error') end
   redis.call('HDEL', job.key, 'passed_at')
-  if ending.result then
+  if ending.ref and ending.ref ~= '' then
+    redis.call('HSET', job.key, 'result_ref', ending.ref)
+  elseif ending.result then
     redis.call('SET', 'hr:result:' .. job.id, ending.result, 'PX', result_ttl_ms)
     redis.call('HSET', job.key, 'result_ref', 'hr:result:' .. job.id)
   end

@@ -153,8 +153,8 @@ def test_tokens_wait_in_memory_while_the_store_is_away(desk: Desk) -> None:
 def test_a_result_without_a_place_waits_and_holds_up_no_other(desk: Desk) -> None:
     large, small = desk.take("job_1"), desk.take("job_2")
     desk.queue.no_place = frozenset({large.id})
-    desk.step(large, "ab", 0, finish_reason="stop")
-    desk.step(small, "cd", 0, finish_reason="stop")
+    desk.step(large, "ab", 0, "stop")
+    desk.step(small, "cd", 0, "stop")
     assert (desk.state(large), desk.state(small)) == (State.RUNNING, State.SUCCEEDED)
     assert desk.text(large) == "ab"
     desk.queue.no_place = frozenset()

@@ -1,0 +1,76 @@
+"""Deletes prompts and results that no record refers to any more. Knows records and ages; decides before it deletes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from headrace.contract.job import TERMINAL
+from headrace.store import keys
+from headrace.store.blobs import Blob, BlobStore
+from headrace.store.connection import store_errors
+from headrace.store.payloads import BLOB, PROMPTS, RESULTS, job_of
+
+GRACE_MS = 3600 * 1000
+"""A blob is put before the record that names it, so a young one is left alone."""
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a record has to say of its job's blobs."""
+
+    ended: bool
+    refs: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    seen: int = 0
+    deleted: int = 0
+
+
+def unclaimed(found: Sequence[Blob], claims: Mapping[str, Claims], now: int) -> tuple[str, ...]:
+    """Keys to delete at `now` (ms): older than the grace, and their record is gone or has ended without them.
+
+    `claims` has an entry for each job whose record is there. Keys that are none of ours are left alone.
+    """
+    doomed = []
+    for blob in found:
+        job_id = job_of(blob.key)
+        claim = claims.get(job_id or "")
+        wanted = claim is not None and (not claim.ended or BLOB + blob.key in claim.refs)
+        if job_id is not None and not wanted and now - blob.modified_at > GRACE_MS:
+            doomed.append(blob.key)
+    return tuple(doomed)
+
+
+def sweep(blobs: BlobStore, client: redis.Redis, now: int) -> Swept:
+    """One pass over all prompts and results at `now`, milliseconds of the wall clock. Any number may run at once.
+
+    Raises StoreUnavailable, and has deleted nothing then that it was not sure of.
+    """
+    seen = deleted = 0
+    for prefix in (PROMPTS, RESULTS):
+        after = ""
+        while found := blobs.page(prefix, after, PAGE):
+            doomed = unclaimed(found, _claims(client, found), now)
+            for key in doomed:
+                blobs.delete(key)
+            seen, deleted, after = seen + len(found), deleted + len(doomed), found[-1].key
+    return Swept(seen, deleted)
+
+
+def _claims(client: redis.Redis, found: Sequence[Blob]) -> dict[str, Claims]:
+    jobs = sorted({job_id for blob in found if (job_id := job_of(blob.key)) is not None})
+    with store_errors(), client.pipeline(transaction=False) as pipe:
+        for job_id in jobs:
+            pipe.hmget(keys.job(job_id), ["state", "prompt_ref", "result_ref"])
+        answers: list[list[Any]] = pipe.execute()
+    return {
+        job_id: Claims(state.decode() in TERMINAL, frozenset(ref.decode() for ref in refs if ref))
+        for job_id, (state, *refs) in zip(jobs, answers, strict=True)
+        if state is not None
+    }

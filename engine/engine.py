@@ -18,7 +18,8 @@ _STUCK_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """One step. `decode_rows` computed the next token behind the prompt; all other rows count as prefill."""
+    """One step. `decode_rows` computed the next token behind the prompt; all other rows count as prefill. `scheduled`
+    had a share of it. `cached_tokens` counts prompt tokens found in a prefix cache, which there is not yet."""
 
     seconds: float
     prefill_tokens: int
@@ -30,6 +31,7 @@ class StepStats:
     pages: int
     pages_used: int
     scheduled: tuple[str, ...]
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """Figures of one step, for the metrics. `scheduled` names the requests that got a share of it."""
+    """Figures of one step, for the metrics. `scheduled` names the requests that got a share of it; `cached_tokens` of
+    their prompts were found in the prefix cache."""
 
     seconds: float = 0.0
     decode_rows: int = 0
@@ -119,6 +120,7 @@ class StepStats:
     kv_pages_used: int = 0
     kv_pages: int = 0
     scheduled: tuple[str, ...] = ()
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from engine import (
 )
 from engine import StepStats as EngineStats
 from engine import TokenLogprobs as EngineLogprobs
+from engine.loaders import ModelDescription, describe
+from engine.sizing import cache_size
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import TokenLogprobs
 from headrace.settings import EngineSettings
@@ -100,6 +102,7 @@ def stats_of(stats: EngineStats) -> StepStats:
         kv_pages_used=stats.pages_used,
         kv_pages=stats.pages,
         scheduled=stats.scheduled,
+        cached_tokens=stats.cached_tokens,
     )
 
 
@@ -111,16 +114,7 @@ class EngineRunner:
         self._open: set[str] = set()
 
     def ready(self) -> Ready:
-        description = self._engine.description
-        facts = ModelFacts(
-            revision=description.revision,
-            tokenizer_json=description.tokenizer_json,
-            chat_template=description.chat_template,
-            context_length=self._engine.max_context,
-            vocab_size=description.vocab_size,
-            eos_ids=description.eos_ids,
-            bos_id=description.bos_id,
-        )
+        facts = facts_of(self._engine.description, self._engine.max_context)
         return Ready(facts, self._engine.budget().total_tokens, self._engine.digest, started_s=0.0)
 
     def add(self, request: AddRequest) -> Output | None:
@@ -148,6 +142,29 @@ class EngineRunner:
         ended = {output.request_id for output in result.outputs if output.finish_reason or output.error}
         self._open -= ended
         return Stepped(tuple(output_of(output) for output in result.outputs), stats_of(result.stats))
+
+
+def facts_of(description: ModelDescription, max_context: int) -> ModelFacts:
+    return ModelFacts(
+        revision=description.revision,
+        tokenizer_json=description.tokenizer_json,
+        chat_template=description.chat_template,
+        context_length=max_context,
+        vocab_size=description.vocab_size,
+        eos_ids=description.eos_ids,
+        bos_id=description.bos_id,
+    )
+
+
+def describe_model(model_path: str, settings: EngineSettings) -> Ready:
+    """What a loaded engine would say, from the file alone; the digest stays empty. Raises CannotStart as loading would
+    for a damaged file."""
+    try:
+        description = describe(model_path)
+        cache = cache_size(engine_config(model_path, settings), description.shape)
+    except (ModelFileError, EngineConfigError) as error:
+        raise CannotStart(error.message) from error
+    return Ready(facts_of(description, cache.max_context), cache.total_tokens, digest="", started_s=0.0)
 
 
 def load_engine(model_path: str, settings: EngineSettings) -> EngineRunner:

@@ -13,6 +13,7 @@ def record_step(metrics: Recorder, stats: StepStats) -> None:
         metrics.observe("headrace_engine_decode_rows", stats.decode_rows)
     metrics.observe("headrace_engine_step_seconds", stats.seconds)
     metrics.add("headrace_engine_prefill_tokens_total", stats.prefill_tokens)
+    metrics.add("headrace_engine_prefix_hit_tokens_total", stats.cached_tokens)
     metrics.add("headrace_engine_decoded_tokens_total", stats.decoded_tokens)
     metrics.add("headrace_engine_preemptions_total", stats.preemptions)
     metrics.set("headrace_engine_running", stats.running)

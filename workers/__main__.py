@@ -21,7 +21,7 @@ from workers.inference.drain import THREAD_S, Watchdog
 from workers.inference.facts import Watcher
 from workers.inference.worker import CANNOT_START, InferenceWorker
 
-SUBCOMMANDS: Mapping[str, str] = {}
+SUBCOMMANDS: Mapping[str, str] = {"register": "workers.register"}
 """First word of the command line → the module whose `main(arguments)` answers for the rest of it."""
 
 

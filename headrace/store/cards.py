@@ -52,7 +52,7 @@ def write_card(client: redis.Redis, card: ModelCard, tokenizer_json: str, *, rel
 
     It promises what the largest worker of this revision can hold that is alive by its beat: no less while there are
     larger ones, and no more after a fleet was made smaller. So it is worth saying again now and then. A model keeps
-    the time of its first card. Raises StoreUnavailable.
+    the time of its first card, and a revision what only a running worker could say of it. Raises StoreUnavailable.
     """
     lane = lane_of(card.id, release)
     ref = tokenizer_ref(tokenizer_json)
@@ -61,7 +61,7 @@ def write_card(client: redis.Redis, card: ModelCard, tokenizer_json: str, *, rel
     with store_errors():
         earlier = client.get(keys.card(lane))
         if earlier is not None:
-            card = replace(card, created_at=_card(earlier).created_at or card.created_at)
+            card = _heir(card, _card(earlier))
         with client.pipeline(transaction=True) as pipeline:
             pipeline.set(keys.tokenizer(ref), tokenizer_json)
             pipeline.hset(keys.TOKENIZERS, card.revision, ref)
@@ -69,6 +69,17 @@ def write_card(client: redis.Redis, card: ModelCard, tokenizer_json: str, *, rel
             pipeline.sadd(keys.CARDS, lane)
             pipeline.execute()
     return card
+
+
+def _heir(card: ModelCard, earlier: ModelCard) -> ModelCard:
+    card = replace(card, created_at=earlier.created_at or card.created_at)
+    if card.revision != earlier.revision:
+        return card
+    return replace(
+        card,
+        digest=card.digest or earlier.digest,
+        tokens_per_second=card.tokens_per_second or earlier.tokens_per_second,
+    )
 
 
 def read_releases(client: redis.Redis) -> tuple[Release, ...]:

@@ -112,6 +112,18 @@ def is_file(name: str) -> bool:
     return name.startswith("file:") or "=file:" in name
 
 
+def fake(name: str) -> tuple[str, str] | None:
+    """Id and engine of `fake:<knobs>` and `<id>=fake:<knobs>`, the workers' engine without a model; None for any other
+    name. Raises SetupError for an id that cannot be a key."""
+    given_id, scheme, knobs = name.partition("fake:")
+    if not scheme or (given_id and not given_id.endswith("=")):
+        return None
+    model_id = given_id.removesuffix("=") or "fake"
+    if not _ID.fullmatch(model_id):
+        raise SetupError(f"{model_id!r} cannot be a model's id: letters, digits and . _ / - only.")
+    return model_id, scheme + knobs
+
+
 def find(name: str, catalogue: Mapping[str, Entry]) -> Entry:
     if name not in catalogue:
         raise SetupError(

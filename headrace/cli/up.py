@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -15,13 +14,13 @@ import typer
 from headrace import models, pull, settings
 from headrace.cli import output
 from headrace.contract.errors import SetupError
-from headrace.supervisor.fleet import Address, Fleet, Plan
+from headrace.supervisor.fleet import Fleet, need_servers
+from headrace.supervisor.plan import Address, Plan, Served
 from headrace.supervisor.redis_server import free_port
 
 _LOOK_S = 0.05
 _COMMAND_GRACE_S = 5.0
 _INTERRUPTED = 130
-_FAKE = "fake:"  # the workers' engine without a model, for trying out a fleet
 
 
 def up(
@@ -29,44 +28,51 @@ def up(
         list[str] | None,
         typer.Argument(help="After --: run this once the fleet is ready, then stop and exit with its code."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="How many workers.")] = 1,
+    workers: Annotated[
+        str, typer.Option(help="How many workers for each model: a number, or a range like 0..4 to go by the work.")
+    ] = "1",
     port: Annotated[str | None, typer.Option(help="Port of the gateway; 0 or auto takes a free one.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the gateway.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Queue, results and logs.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="A Redis of your own instead of the embedded one.")] = None,
-    model: Annotated[str | None, typer.Option(help="A model's name, or file:<path>.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model's name, or <id>=file:<path>; once for each model.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON document.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Logs and tracebacks on standard error.")] = False,
 ) -> int:
     """Run Redis, gateway and workers until Ctrl-C. Restarts what dies, leaves nothing behind.
 
+    With --workers 0..4 each model has between 0 and 4 workers, as many as its queue needs.
+
     The command after -- finds the fleet in HEADRACE_URL and HEADRACE_REDIS__URL; {url}, {redis_url} and {model}
     in its arguments are filled in.
     """
+    need_servers()  # before a model is fetched that nothing here could run
     flags = {
         "paths": {"data_dir": data_dir},
         "redis": {"url": redis_url},
         "gateway": {"host": host, "port": _port(port)},
-        "worker": {"model": model},
     }
+    least, most = _range(workers)
     loaded = _with_port(settings.load(flags, config))
-    loaded, model_id = _with_model(loaded)
+    served = _served(model or [loaded.worker.model], loaded.paths.models_dir)
     with _Stop() as stop:
-        fleet = Fleet(Plan(loaded, model_id, workers, verbose), output.say)
+        fleet = Fleet(Plan(loaded, served, least, most, verbose), output.say)
         try:
             fleet.start()
             if not fleet.wait_ready(lambda: stop.asked):
                 return _INTERRUPTED
             if command:
                 output.say(
-                    f"{fleet.address.model} is served at {fleet.address.url}, Redis at {fleet.address.redis_url}"
+                    f"{', '.join(fleet.address.models)} at {fleet.address.url}, Redis at {fleet.address.redis_url}"
                 )
                 return _run(command, fleet, stop)
             output.json_data(asdict(fleet.address)) if json else output.data(_welcome(fleet.address))
             while not stop.asked:
                 fleet.look()
-                time.sleep(_LOOK_S)
+                fleet.pause(_LOOK_S)
             output.say("Draining; once more Ctrl-C to stop at once.")
             return 0
         finally:
@@ -117,7 +123,7 @@ def _run(command: list[str], fleet: Fleet, stop: _Stop) -> int:
     try:
         while process.poll() is None and not stop.asked:
             fleet.look()
-            time.sleep(_LOOK_S)
+            fleet.pause(_LOOK_S)
         if process.poll() is None:
             process.terminate()
             process.wait(_COMMAND_GRACE_S)
@@ -154,17 +160,37 @@ def _with_port(loaded: settings.Settings) -> settings.Settings:
     return loaded
 
 
-def _with_model(loaded: settings.Settings) -> tuple[settings.Settings, str]:
-    """The settings with a model that is on this machine, and what clients call it."""
-    name = loaded.worker.model
-    if name.startswith(_FAKE):
-        return loaded, "fake"
+def _range(text: str) -> tuple[int, int]:
+    """`4` is 4 and 4, `0..4` is 0 and 4."""
+    least, dots, most = text.partition("..")
+    if not least.isdecimal() or (dots and not most.isdecimal()):
+        raise SetupError(f"{text!r} is no number of workers.", next_step="Give a number like 2, or a range like 0..4.")
+    found = int(least), int(most or least)
+    if found[1] < max(found[0], 1):
+        raise SetupError(
+            f"{text} workers can serve nothing.", next_step="Give at least 1, or a range that goes up, like 0..4."
+        )
+    return found
+
+
+def _served(names: list[str], models_dir: Path) -> tuple[Served, ...]:
+    """The models, each on this machine. Raises SetupError when two have one id."""
+    served = tuple(_found(name, models_dir) for name in names)
+    ids = [model.id for model in served]
+    for twice in (model_id for model_id in ids if ids.count(model_id) > 1):
+        raise SetupError(
+            f"Two models are called {twice}.", next_step=f"Name one yourself: --model another-{twice}=file:<path>"
+        )
+    return served
+
+
+def _found(name: str, models_dir: Path) -> Served:
+    if without_model := models.fake(name):
+        return Served(without_model[0], name)
     with output.pull_progress(name) as progress:
-        found = pull.pull(name, loaded.paths.models_dir, progress=progress)
-    if models.is_file(name):
-        # A relative path would mean another file to a process in another folder.
-        loaded = _changed(loaded, "worker", model=f"{found.id}=file:{found.path}")
-    return loaded, found.id
+        found = pull.pull(name, models_dir, progress=progress)
+    # A relative path would mean another file to a process in another folder.
+    return Served(found.id, f"{found.id}=file:{found.path}" if models.is_file(name) else name)
 
 
 def _changed(loaded: settings.Settings, section: str, **fields: Any) -> settings.Settings:
@@ -174,7 +200,7 @@ def _changed(loaded: settings.Settings, section: str, **fields: Any) -> settings
 
 def _welcome(address: Address) -> str:
     return f"""\
-Headrace serves {address.model}
+Headrace serves {", ".join(address.models)}
 
   URL    {address.url}
   Redis  {address.redis_url}

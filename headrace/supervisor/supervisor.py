@@ -1,6 +1,7 @@
 """Keeps processes alive: restarts what dies, stops all in order, leaves nothing behind. Knows no jobs, no settings."""
 
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,17 @@ class Death:
         return f"{self.spec.name} ended with exit code {self.exit_code}: {self.last_words}"
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process that is kept alive, or is leaving. `pid` is None between a death and the next start; `deaths` counts
+    those in a row."""
+
+    name: str
+    pid: int | None
+    deaths: int
+    leaving: bool
+
+
 @dataclass(slots=True)
 class _Kept:
     spec: Spec
@@ -39,13 +51,16 @@ class _Kept:
     started_at: float
     deaths: int = 0
     due_at: float = 0.0
+    asked_at: float | None = None
+    """When it was asked to leave."""
 
 
 class Supervisor:
     """Owns its processes from one thread. Call `look` often; call `stop` in a `finally`.
 
-    `on_death` hears of every death at once, before the restart. `inherited` are file descriptors that the guardian
-    holds on to, so that a lock outlives a killed supervisor until what it had started is gone too.
+    `on_death` hears of every death at once, before the restart; `on_leave` of the name, pid and exit code of each that
+    was retired. `inherited` are file descriptors that the guardian holds on to, so that a lock outlives a killed
+    supervisor until what it had started is gone too.
     """
 
     def __init__(
@@ -53,12 +68,14 @@ class Supervisor:
         logs: Path,
         *,
         on_death: Callable[[Death], None],
+        on_leave: Callable[[str, int, int], None] = lambda name, pid, exit_code: None,
         policy: RestartPolicy | None = None,
         echo: bool = False,
         inherited: Sequence[int] = (),
     ) -> None:
         self._logs = logs
         self._on_death = on_death
+        self._on_leave = on_leave
         self._policy = policy or RestartPolicy()
         self._echo = echo
         self._inherited = tuple(inherited)
@@ -72,10 +89,29 @@ class Supervisor:
         self._kept[spec.name] = _Kept(spec, process, time.monotonic())
         return process
 
+    def retire(self, name: str) -> None:
+        """Ask it to stop, and forget it once it has: no restart and no death. Killed when it takes too long."""
+        kept = self._kept[name]
+        if kept.process is None:
+            del self._kept[name]
+        elif kept.asked_at is None:
+            kept.asked_at = time.monotonic()
+            kept.process.ask_to_stop()
+
+    def children(self) -> dict[str, Child]:
+        """By name, as the last look found them."""
+        return {
+            name: Child(name, kept.process.pid if kept.process else None, kept.deaths, kept.asked_at is not None)
+            for name, kept in self._kept.items()
+        }
+
     def look(self, now: float) -> None:
         """Notice deaths, start what is due."""
         self._look_after_guardian()
-        for kept in self._kept.values():
+        for kept in list(self._kept.values()):
+            if kept.asked_at is not None:
+                self._see_off(kept, now)
+                continue
             if kept.process is not None and (code := kept.process.exit_code) is not None:
                 self._bury(kept, kept.process, code, now)
             if kept.process is None and now >= kept.due_at:
@@ -97,14 +133,15 @@ class Supervisor:
         """
         for stage in [*stages, [name for name in self._kept if not any(name in stage for stage in stages)]]:
             kept = [self._kept.pop(name) for name in stage if name in self._kept]
-            self._stop_all([one.process for one in kept if one.process is not None], hurry)
+            for one in kept:
+                if one.process is not None and one.asked_at is None:
+                    one.process.ask_to_stop()
+            self._await_all([one.process for one in kept if one.process is not None], hurry)
         if self._guardian.stdin is not None:
             self._guardian.stdin.close()
         self._guardian.wait()
 
-    def _stop_all(self, processes: Sequence[Process], hurry: Callable[[], bool]) -> None:
-        for process in processes:
-            process.ask_to_stop()
+    def _await_all(self, processes: Sequence[Process], hurry: Callable[[], bool]) -> None:
         began = time.monotonic()
         for process in processes:
             while process.exit_code is None and time.monotonic() - began < process.spec.grace_s and not hurry():
@@ -124,6 +161,17 @@ class Supervisor:
         kept.process, kept.deaths, kept.due_at = None, restart.deaths, now + restart.delay_s
         words = process.last_words()
         self._on_death(Death(kept.spec, process.pid, code, restart.deaths, restart.delay_s, words, process.log))
+
+    def _see_off(self, kept: _Kept, now: float) -> None:
+        assert kept.process is not None
+        assert kept.asked_at is not None
+        code = kept.process.exit_code
+        if code is None and now - kept.asked_at < kept.spec.grace_s:
+            return
+        kept.process.clear()
+        self._tell(f"-{kept.process.pid}")
+        del self._kept[kept.spec.name]
+        self._on_leave(kept.spec.name, kept.process.pid, -signal.SIGKILL if code is None else code)
 
     def _start_guardian(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(

@@ -56,14 +56,16 @@ class ServedModel:
 def find_model(settings: Settings) -> ServedModel:
     """The model of the settings. Raises SetupError when it is not here."""
     name = settings.worker.model
-    if not name.startswith(fake_engine.SCHEME):
+    without_model = models.fake(name)
+    if without_model is None:
         found = models.resolve(name, settings.paths.models_dir)
         return ServedModel(found.id, str(found.path))
+    model_id, source = without_model
     try:
-        fake_engine.parse_knobs(name)
+        fake_engine.parse_knobs(source)
     except ValueError as error:
         raise SetupError(f"{name} is no fake engine: {error}.", next_step="Try fake:speed=50") from error
-    return ServedModel("fake", name)
+    return ServedModel(model_id, source)
 
 
 def process_age_s() -> float:

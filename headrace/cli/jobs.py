@@ -6,22 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli import output
-from headrace.client import Client, JobHandle, Patience
+from headrace.cli.options import ApiKey, AsJson, JobId, Model, Url, connect, only_model
+from headrace.client import JobHandle
 from headrace.client.result import failure
-from headrace.contract.errors import InvalidRequest, ModelNotFound
+from headrace.contract.errors import InvalidRequest
 from headrace.contract.events import Delta, Event, to_json
 from headrace.contract.job import JobClass
-
-Url = Annotated[str | None, typer.Option("--url", help="The gateway (or HEADRACE_URL).")]
-ApiKey = Annotated[str | None, typer.Option("--api-key", help="Or HEADRACE_API_KEY.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, one document a line.")]
-_PATIENCE = Patience(silence_s=10.0)  # somebody sits in front of it
-JobId = Annotated[str, typer.Argument(help="job_…")]
 
 
 def submit(
     prompt: Annotated[str, typer.Argument(help="What to ask; - reads standard input.")],
-    model: Annotated[str | None, typer.Option(help="Which model; may be left out when there is only one.")] = None,
+    model: Model = None,
     system: Annotated[str | None, typer.Option(help="A system message in front.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens to generate.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
@@ -38,9 +33,9 @@ def submit(
     text = _read_stdin() if prompt == "-" else prompt
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
-    with Client(url, api_key, patience=_PATIENCE) as client:
+    with connect(url, api_key) as client:
         handle = client.submit(
-            model=model or _only_model(client),
+            model=model or only_model(client),
             messages=messages,
             max_tokens=max_tokens,
             temperature=temperature,
@@ -65,7 +60,7 @@ def events(
     api_key: ApiKey = None,
 ) -> None:
     """Follow a job's events to its end, across lost connections."""
-    with Client(url, api_key, patience=_PATIENCE) as client:
+    with connect(url, api_key) as client:
         for event, behind in client.job(job).stream_with_cursors(cursor):
             if json:
                 output.json_data({"cursor": behind, **to_json(event)})
@@ -75,7 +70,7 @@ def events(
 
 def cancel(job: JobId, json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
     """End a job now, wherever it is, and print how it stands."""
-    with Client(url, api_key, patience=_PATIENCE) as client:
+    with connect(url, api_key) as client:
         view = client.job(job).cancel()
         if json:
             output.json_data(dict(view.raw))
@@ -88,14 +83,6 @@ def _read_stdin() -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"Standard input is not UTF-8 (byte {error.start}).") from error
-
-
-def _only_model(client: Client) -> str:
-    models = client.models()
-    if len(models) != 1:
-        known = ", ".join(models) or "none yet: is a worker running?"
-        raise ModelNotFound("Which model is to answer?", next_step=f"Give --model; known are: {known}")
-    return models[0]
 
 
 def _answer(handle: JobHandle, stream: bool, json: bool) -> None:

@@ -27,6 +27,10 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "submit": "headrace.cli.jobs:submit",
         "events": "headrace.cli.jobs:events",
         "cancel": "headrace.cli.jobs:cancel",
+        "jobs": "headrace.cli.job_list:app",
+        "chat": "headrace.cli.chat:chat",
+        "config": "headrace.cli.config:app",
+        "doctor": "headrace.cli.doctor:doctor",
         "models": "headrace.cli.models:app",
     }
 )

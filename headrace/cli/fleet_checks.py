@@ -1,0 +1,136 @@
+"""Checks of what runs: Redis, gateway, workers. Knows what their answers mean; starts and changes nothing."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from headrace.cli.findings import Finding, State, failed
+from headrace.client.core import DEFAULT_URL
+from headrace.client.endpoint import Endpoint
+from headrace.contract.errors import HeadraceError, SetupError
+from headrace.store.connection import check_info, connect, store_errors
+from headrace.supervisor.redis_server import embedded_url
+
+_WAIT_S = 2.0
+_SKEW_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a Redis said of itself. `skew_ms` is how far this machine's clock is ahead of its own."""
+
+    info: Mapping[str, Any]
+    skew_ms: int
+
+
+def redis(url: str, data_dir: Path) -> list[Finding]:
+    """The given Redis, or that of the `headrace up` that runs in the data folder."""
+    where = url or embedded_url(data_dir)
+    if not where:
+        return [Finding("redis", State.OK, "None is given and none runs here: `headrace up` starts one.")]
+    try:
+        asked = _ask(where)
+    except HeadraceError as error:
+        if url:
+            return [failed("redis", error)]
+        return [Finding("redis", State.OK, "No `headrace up` runs in the data folder now; it starts one.")]
+    return [store(asked.info), clock(asked.skew_ms)]
+
+
+def store(info: Mapping[str, Any]) -> Finding:
+    """Version, eviction and what an acknowledged write is worth, from INFO and CONFIG."""
+    try:
+        check_info(info)
+    except SetupError as error:
+        return failed("redis", error)
+    version, fsync = f"Redis {info['redis_version']}, noeviction", info.get("appendfsync", "unknown")
+    if not info.get("aof_enabled"):
+        step = "Set appendonly yes, and appendfsync always where nothing accepted may be lost."
+        return Finding("redis", State.WARN, f"{version}, but no append-only file: a restart loses every job.", step)
+    meaning = {"always": "what is accepted is on disk", "everysec": "a killed Redis may lose the last second"}
+    return Finding("redis", State.OK, f"{version}, appendfsync {fsync} ({meaning.get(fsync, 'ask who runs it')}).")
+
+
+def clock(skew_ms: int) -> Finding:
+    """All times of a job are those of Redis; a clock that differs makes ages and deadlines look wrong."""
+    if abs(skew_ms) > _SKEW_MS:
+        ahead = "ahead of" if skew_ms > 0 else "behind"
+        message = f"This machine is {abs(skew_ms) / 1000:.1f} s {ahead} Redis; times shown here are off by that."
+        return Finding("clock", State.WARN, message, "Run an NTP client on both.")
+    return Finding("clock", State.OK, f"{abs(skew_ms)} ms from that of Redis.")
+
+
+def gateway(where: Endpoint) -> list[Finding]:
+    """Whether it answers, can take jobs, and has somebody to do them."""
+    with httpx2.Client(base_url=where.url, headers=where.headers, timeout=_WAIT_S) as http:
+        try:
+            live = _json(http.get("/health/live"))
+        except httpx2.TransportError as error:
+            # Nobody said that there should be one at the default address.
+            state = State.WARN if where.url == DEFAULT_URL else State.FAIL
+            step = "Start one with `headrace up`, or give its address (--url or HEADRACE_URL)."
+            return [
+                Finding("gateway", state, f"None answers at {where.url}: {str(error) or type(error).__name__}.", step)
+            ]
+        if live.get("status") != "live":
+            message = f"What answers at {where.url} is no Headrace gateway."
+            return [Finding("gateway", State.FAIL, message, "Give its address (--url or HEADRACE_URL).")]
+        found = [Finding("gateway", State.OK, f"Answers at {where.url}.")]
+        try:
+            ready, beats, cards = (_json(http.get(path)) for path in ("/health/ready", "/health/fleet", "/v1/models"))
+        except httpx2.TransportError as error:
+            step = "Look at its log."
+            return [*found, Finding("ready", State.FAIL, f"It stopped answering: {type(error).__name__}.", step)]
+    return [*found, readiness(ready), fleet(beats.get("workers", []), cards.get("data", []))]
+
+
+def readiness(answer: Mapping[str, Any]) -> Finding:
+    """From `/health/ready`."""
+    if answer.get("status") == "ready":
+        return Finding("ready", State.OK, "It can take jobs.")
+    message = str((answer.get("error") or {}).get("message", "It does not say why."))
+    return Finding("ready", State.FAIL, f"It cannot take jobs: {message}", "Look at Redis and at the gateway's log.")
+
+
+def fleet(workers: Sequence[Mapping[str, Any]], cards: Sequence[Mapping[str, Any]]) -> Finding:
+    """From `/health/fleet` and `/v1/models`: jobs for a model without a worker wait, without a card they are refused."""
+    models = [str(card["id"]) for card in cards]
+    served = {str(worker["lane"]).rpartition("@")[0] for worker in workers if worker["state"] == "ready"}
+    counted = f"{len(workers)} workers, {sum(worker['state'] == 'ready' for worker in workers)} ready"
+    if not models:
+        return Finding("fleet", State.WARN, f"{counted}; no model was ever announced.", "Start a worker.")
+    if waiting := [model for model in models if model not in served]:
+        message = f"{counted}; nobody serves {', '.join(waiting)}: its jobs wait."
+        return Finding("fleet", State.WARN, message, "Start a worker, or wait for the one that starts.")
+    return Finding("fleet", State.OK, f"{counted}; served: {', '.join(models)}.")
+
+
+def _ask(url: str) -> Asked:
+    """Raises StoreUnavailable, and SetupError for what is no URL."""
+    with connect(url, connect_timeout_s=_WAIT_S, socket_timeout_s=_WAIT_S) as client, store_errors():
+        before = time.time()
+        seconds, micros = client.time()
+        middle = (before + time.time()) / 2
+        info = {**client.info(), **_config(client)}
+    return Asked(info, round((middle - seconds - micros / 1e6) * 1000))
+
+
+def _config(client: Any) -> dict[str, Any]:
+    """CONFIG, where we may ask: hosted ones refuse."""
+    try:
+        with store_errors():
+            return {"appendfsync": client.config_get("appendfsync").get("appendfsync", "unknown")}
+    except Exception:  # noqa: BLE001 - a refusal of any kind means that it is not told
+        return {}
+
+
+def _json(response: httpx2.Response) -> dict[str, Any]:
+    try:
+        value = response.json()
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {}

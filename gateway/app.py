@@ -17,5 +17,5 @@ def build_app(services: Services) -> FastAPI:
         app.include_router(module.router(services))
     describe_bodies(app)
     add_error_handlers(app)
-    app.add_middleware(Envelope, metrics=services.metrics)
+    app.add_middleware(Envelope, metrics=services.metrics, traces=services.traces)
     return app

@@ -22,6 +22,10 @@ from headrace.openai.projection import error_body
 _RETRY_AFTER_S = {429: 1.0, 503: 1.0}
 
 
+REFUSED = "headrace.refused"
+"""Where a request's scope says with which code it was refused, for the metrics."""
+
+
 class ClientGone(Exception):
     """The client closed its connection."""
 
@@ -79,7 +83,8 @@ def add_error_handlers(app: FastAPI) -> None:
     """Route every exception that FastAPI or Starlette would answer in their own shape through ours."""
 
     @app.exception_handler(HeadraceError)
-    async def _ours(_: Request, error: HeadraceError) -> Response:
+    async def _ours(request: Request, error: HeadraceError) -> Response:
+        request.scope[REFUSED] = error.code
         return error_response(error)
 
     @app.exception_handler(ClientGone)

@@ -3,11 +3,14 @@
 Knows rows of the table, not where the facts arise.
 """
 
-from collections.abc import Mapping
+from collections import Counter as Tally
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from headrace.store.beats import Beat
+from headrace.store.lanes import Lanes
 from headrace.telemetry.exposition import Values, fleet_text, workers_text
 from headrace.telemetry.metrics import METRICS
 
@@ -48,3 +51,18 @@ class GatewayMetrics:
     def _histogram(self, name: str) -> Histogram:
         row = METRICS[name]
         return Histogram(name, row.help, row.labels, buckets=row.buckets, registry=self._registry)
+
+
+def fleet_families(beats: Sequence[Beat], lanes: Lanes) -> dict[str, Values]:
+    """What the store says of the whole fleet at this moment, by name of the table."""
+    workers = Tally((beat.lane, beat.state) for beat in beats)
+    kv_tokens: Tally[str] = Tally()
+    for beat in beats:
+        kv_tokens[beat.lane] += beat.capacity
+    return {
+        "headrace_queue_jobs": [((one.lane, one.job_class.value), one.jobs) for one in lanes.waiting],
+        "headrace_queue_oldest_seconds": [((one.lane, one.job_class.value), one.oldest_s) for one in lanes.waiting],
+        "headrace_dead_jobs": [((lane,), jobs) for lane, jobs in lanes.dead],
+        "headrace_fleet_workers": sorted(workers.items()),
+        "headrace_fleet_kv_tokens": [((lane,), tokens) for lane, tokens in sorted(kv_tokens.items())],
+    }

@@ -7,8 +7,8 @@ lost its tail numbers the healed tokens anew.
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from gateway.cursor import Cursor
@@ -18,6 +18,8 @@ from headrace.contract.events import TERMINAL_TYPES, Delta, Event
 from headrace.contract.job import Job
 from headrace.store.journal import PAGE, AsyncJournal
 from headrace.store.live import Listener, LiveHub
+from headrace.telemetry import tracing
+from headrace.telemetry.tracing import Tracing
 from headrace.text.detokenizer import TextStream
 
 
@@ -31,12 +33,25 @@ class Pace:
 
 
 class Relay:
-    """Opens roads. One for each gateway; it owns nothing but the way to journal and hub."""
+    """Opens roads. One for each gateway; it owns nothing but the way to journal and hub.
 
-    def __init__(self, hub: LiveHub, journal: AsyncJournal, pace: Pace | None = None) -> None:
+    `on_event` is called with each event that a reader is given.
+    """
+
+    def __init__(
+        self,
+        hub: LiveHub,
+        journal: AsyncJournal,
+        pace: Pace | None = None,
+        *,
+        on_event: Callable[[Event], None] = lambda _: None,
+        traces: Tracing = tracing.OFF,
+    ) -> None:
         self._hub = hub
         self._journal = journal
         self._pace = pace or Pace()
+        self._on_event = on_event
+        self._traces = traces
 
     @asynccontextmanager
     async def follow(self, job: Job, cursor: Cursor, new_stream: Callable[[], TextStream]) -> AsyncIterator["Road"]:
@@ -44,23 +59,54 @@ class Relay:
 
         Raises before the first event JobNotFound, JournalExpired or StoreUnavailable.
         """
-        async with self._hub.listen(job.id) as listener:
-            road = Road(job.id, listener, self._journal, Transcript(cursor, new_stream), self._pace)
-            await road.open()
-            yield road
+        with self._spanned(job) as on_event:
+            async with self._hub.listen(job.id) as listener:
+                road = Road(job.id, listener, self._journal, Transcript(cursor, new_stream), self._pace, on_event)
+                await road.open()
+                yield road
+
+    @contextmanager
+    def _spanned(self, job: Job) -> Iterator[Callable[[Event], None]]:
+        """A span from the first look to the last byte. Whoever follows a job that another request submitted does so in
+        a trace of their own, linked to that job's."""
+        parent = tracing.current()
+        elsewhere = tracing.trace_fields(job.traceparent) != tracing.trace_fields(parent)
+        links = (job.traceparent,) if job.traceparent and elsewhere else ()
+        span = self._traces.start("job.stream", parent=parent, links=links, attributes={"headrace.job.id": job.id})
+        told = 0
+
+        def on_event(event: Event) -> None:
+            nonlocal told
+            told += 1
+            self._on_event(event)
+            if isinstance(event, Delta) and event.offset == 0:
+                span.event("first_token")
+
+        try:
+            yield on_event
+        finally:
+            span.set({"headrace.events": told})
+            span.end()
 
 
 class Road:
     """One reader's way through one job's events. Not for two tasks at once."""
 
     def __init__(
-        self, job_id: str, listener: Listener, journal: AsyncJournal, transcript: Transcript, pace: Pace
+        self,
+        job_id: str,
+        listener: Listener,
+        journal: AsyncJournal,
+        transcript: Transcript,
+        pace: Pace,
+        on_event: Callable[[Event], None],
     ) -> None:
         self._job_id = job_id
         self._listener = listener
         self._journal = journal
         self._transcript = transcript
         self._pace = pace
+        self._on_event = on_event
         self._ready: deque[tuple[Event, Cursor]] = deque()
         self._last: tuple[object, ...] | None = None  # mark of the last event read; None before the first
         self._seq = 0
@@ -95,6 +141,7 @@ class Road:
             else:
                 await self._listen(min(self._look_at, deadline) - now)
         event, self.cursor = self._ready.popleft()
+        self._on_event(event)
         return event
 
     async def _listen(self, timeout_s: float) -> None:

@@ -18,6 +18,10 @@ from headrace.store.journal import AsyncJournal
 from headrace.store.live import LiveHub
 from headrace.store.probe import StoreProbe
 from headrace.submission.submit import Submitter
+from headrace.telemetry.tracing import Tracing, open_tracing
+
+TRACES_S = 1.0
+"""How long a gateway that stops waits for its last spans to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,18 @@ class Services:
     probe: StoreProbe
     relay: Relay
     metrics: GatewayMetrics
+    traces: Tracing
     closing: asyncio.Event
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, closing: asyncio.Event) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, closing: asyncio.Event, traces: Tracing | None = None
+) -> AsyncIterator[Services]:
     """Build everything; nothing here waits for Redis, so a gateway starts without it and says that it is not ready.
 
-    Raises SetupError when there is no URL or it is malformed.
+    `traces` is for those who keep them themselves; otherwise the settings say where they go. Raises SetupError when
+    there is no URL or it is malformed.
     """
     if not settings.redis.url:
         raise SetupError(
@@ -55,6 +63,8 @@ async def open_services(settings: Settings, closing: asyncio.Event) -> AsyncIter
     except ValueError as error:
         raise SetupError(f"The Redis URL {settings.redis.url!r} cannot be used: {error}", param="redis.url") from None
     queue = AsyncRedisQueue(client, settings.queue.timing())
+    traces = traces or open_tracing(settings.telemetry, "headrace-gateway")
+    metrics = GatewayMetrics()
     hub = LiveHub(client)
     journal = AsyncJournal(client)
     cards = CardBook(client)
@@ -68,8 +78,9 @@ async def open_services(settings: Settings, closing: asyncio.Event) -> AsyncIter
             cards=cards,
             beats=BeatReader(client),
             probe=StoreProbe(client),
-            relay=Relay(hub, journal),
-            metrics=GatewayMetrics(),
+            relay=Relay(hub, journal, on_event=lambda _: metrics.events_sent.inc(), traces=traces),
+            metrics=metrics,
+            traces=traces,
             closing=closing,
         )
     finally:
@@ -78,3 +89,4 @@ async def open_services(settings: Settings, closing: asyncio.Event) -> AsyncIter
             await sweeper
         await hub.close()
         await client.aclose()
+        await asyncio.to_thread(traces.close, TRACES_S)

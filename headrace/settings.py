@@ -124,6 +124,13 @@ class TelemetrySettings(Section):
     otlp_endpoint: str = ""
 
 
+class MaintenanceSettings(Section):
+    """How often the task role looks for index entries and for blobs whose record is gone."""
+
+    index_s: float = Field(default=60.0, gt=0)
+    blobs_s: float = Field(default=600.0, gt=0)
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
@@ -141,6 +148,7 @@ class Settings(Section):
     blobs: BlobSettings = Field(default_factory=BlobSettings)
     scale: ScaleSettings = Field(default_factory=ScaleSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    maintenance: MaintenanceSettings = Field(default_factory=MaintenanceSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 
@@ -156,6 +164,17 @@ def load(
     `flags` is a nested mapping of what the command line gave (`{"gateway": {"port": 9000}}`); a flag of None was
     not given. Raises SetupError naming the key, what is wrong with it and where it came from.
     """
+    return load_with_origins(flags, config, environ=environ, dotenv=dotenv)[0]
+
+
+def load_with_origins(
+    flags: Mapping[str, Any] | None = None,
+    config: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    dotenv: Path = Path(".env"),
+) -> tuple[Settings, Mapping[str, str]]:
+    """As `load`, and where each value that is no default came from, by its name (`gateway.port`)."""
     sources = [
         ("flag", _without_none(flags or {})),
         ("environment", _from_variables(os.environ if environ is None else environ)),
@@ -163,10 +182,12 @@ def load(
         (str(config), _from_yaml(config)),
     ]
     tree: dict[str, Any] = {}
-    for _, source in reversed(sources):
+    origins: dict[str, str] = {}
+    for where, source in reversed(sources):
         tree = _merged(tree, source)
+        origins |= {f"{section}.{name}": where for section, fields in source.items() for name in fields}
     try:
-        return Settings.model_validate(tree)
+        return Settings.model_validate(tree), origins
     except ValidationError as error:
         raise _explained(error, sources) from None
 

@@ -7,10 +7,11 @@ import structlog
 from fastapi import APIRouter, Response
 
 from gateway.errors import error_response, json_response
-from gateway.metrics import CONTENT_TYPE
+from gateway.metrics import CONTENT_TYPE, fleet_families
 from gateway.services import Services
 from headrace.contract.errors import HeadraceError, SetupError, StoreUnavailable
 from headrace.store.beats import Beat
+from headrace.store.lanes import Lanes, read_lanes
 
 _log = structlog.get_logger(__name__)
 
@@ -40,13 +41,14 @@ def router(services: Services) -> APIRouter:
     async def metrics() -> Response:
         """Prometheus' text format: this gateway's own, and every worker's under its `worker` label."""
         try:
-            workers = {beat.worker: beat.metrics for beat in await services.beats.all()}
+            beats, lanes = await services.beats.all(), await read_lanes(services.queue.client)
             services.metrics.store_up.set(1)
         except StoreUnavailable:
             # What this process knows of itself is worth most during an outage.
-            workers = {}
+            beats, lanes = (), Lanes((), ())
             services.metrics.store_up.set(0)
-        return Response(services.metrics.text(workers), headers={"content-type": CONTENT_TYPE})
+        page = services.metrics.text({beat.worker: beat.metrics for beat in beats}, fleet_families(beats, lanes))
+        return Response(page, headers={"content-type": CONTENT_TYPE})
 
     return routes
 

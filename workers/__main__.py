@@ -14,11 +14,16 @@ from celery.platforms import SecurityWarning
 from headrace.contract.errors import SetupError, StoreUnavailable
 from headrace.settings import Settings, load
 from headrace.telemetry import logs
+from headrace.telemetry.tracing import OFF, Tracing, open_tracing
 from workers.bootstep import step_for
-from workers.celery_app import forget_unused_commands, leave_logging_alone, make_app
+from workers.celery_app import leave_logging_alone, make_app
+from workers.console.board import Board
+from workers.console.commands import keep_only_safe_commands, offer_commands
+from workers.console.console import Console
 from workers.console.event_sender import EventSender
 from workers.inference.drain import THREAD_S, Watchdog
 from workers.inference.facts import Watcher
+from workers.inference.tracing_watcher import TracingWatcher
 from workers.inference.worker import CANNOT_START, InferenceWorker
 
 SUBCOMMANDS: Mapping[str, str] = {"register": "workers.register"}
@@ -33,33 +38,38 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = _settings(arguments)
         logs.configure(settings.log, role="worker")
-        events = EventSender()
-        inference = InferenceWorker(settings, watchers(settings, events))
+        board, events = Board(), EventSender()
+        traces = open_tracing(settings.telemetry, "headrace-worker")
+        inference = InferenceWorker(settings, watchers(settings, board, events, traces))
         structlog.contextvars.bind_contextvars(worker=inference.id)
     except (SetupError, StoreUnavailable) as error:
         return _refuse(error.explain())
-    exit_code = _run_shell(settings, inference, events)
+    exit_code = _run_shell(settings, inference, Console(inference, board), events)
     inference.request_stop()
     inference.join()
     events.stop(THREAD_S)
+    traces.close(THREAD_S)
     if inference.failure:
         return _refuse(inference.failure)
     return inference.exit_code or exit_code
 
 
-def watchers(settings: Settings, events: EventSender) -> tuple[Watcher, ...]:
+def watchers(settings: Settings, board: Board, events: EventSender, traces: Tracing) -> tuple[Watcher, ...]:
     """Who is told what becomes of each job, in this order; each returns at once."""
-    told: list[Watcher] = []
+    told: list[Watcher] = [board.tell]
     if settings.worker.events:
         told.append(events.tell)
+    if traces is not OFF:
+        told.append(TracingWatcher(traces))
     return tuple(told)
 
 
-def _run_shell(settings: Settings, inference: InferenceWorker, events: EventSender) -> int:
+def _run_shell(settings: Settings, inference: InferenceWorker, console: Console, events: EventSender) -> int:
     leave_logging_alone()
     # Celery warns root of pickled messages; this worker takes no messages at all.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    forget_unused_commands()
+    offer_commands(console.answers())
+    keep_only_safe_commands()
     app = make_app(settings.redis)
     node = f"headrace@{inference.id}"
     if settings.worker.events:

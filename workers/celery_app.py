@@ -1,6 +1,6 @@
-"""The Celery application of a worker: process control, no tasks, no queues. Knows the broker, not the work.
+"""Celery's side of the fleet: how an application is made, and the one that `celery -A workers.celery_app` finds.
 
-`celery -b <redis url> inspect ping` finds every worker through it.
+Knows the broker, not the work. Importing this module reads no settings; only asking it for `app` does.
 """
 
 from typing import Any
@@ -8,12 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 from celery.signals import setup_logging
-from celery.worker.control import Panel
 
-from headrace.settings import RedisSettings
-
-KEPT_COMMANDS = frozenset({"ping", "stats", "report", "hello", "clock"})
-"""What anybody with access to the broker may ask. The rest would stop a worker or make it consume."""
+from headrace.contract.errors import HeadraceError
+from headrace.settings import RedisSettings, load
 
 
 def broker_url(redis_url: str) -> str:
@@ -26,7 +23,7 @@ def broker_url(redis_url: str) -> str:
 
 
 def make_app(redis: RedisSettings) -> Celery:
-    """An application for one worker process. Its broker is the fleet's Redis, over connections of its own."""
+    """An application for one process, without tasks. Its broker is the fleet's Redis, over connections of its own."""
     app = Celery("headrace", broker=broker_url(redis.url), set_as_current=False)
     app.conf.update(
         broker_connection_retry_on_startup=True,
@@ -38,6 +35,10 @@ def make_app(redis: RedisSettings) -> Celery:
             "socket_connect_timeout": redis.connect_timeout_s,
         },
         task_ignore_result=True,
+        # Whoever can write to the broker could otherwise run code here, through a pickle.
+        accept_content=["json"],
+        task_serializer="json",
+        event_serializer="json",
         worker_enable_remote_control=True,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
@@ -52,12 +53,20 @@ def leave_logging_alone() -> None:
     setup_logging.connect(_configured_already, weak=False, dispatch_uid="headrace")
 
 
-def forget_unused_commands() -> None:
-    """Remove remote commands that would let a stranger stop this worker or make it consume."""
-    for name in set(Panel.data) - KEPT_COMMANDS:
-        del Panel.data[name]
-        Panel.meta.pop(name, None)
-
-
 def _configured_already(**_: Any) -> None:
     """Nothing to do: being connected is what counts."""
+
+
+def __getattr__(name: str) -> Celery:
+    """`app`, made of the settings in the environment when Celery's command line first asks for it (PEP 562)."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from workers.task_role import task_app  # only those who run or ask for tasks need it
+
+    try:
+        app = task_app(load())
+    except HeadraceError as error:
+        # Any other kind of exception Celery would show as a traceback.
+        raise SystemExit(f"headrace: {error.explain()}") from None
+    globals()["app"] = app
+    return app

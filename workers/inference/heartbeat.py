@@ -18,7 +18,8 @@ ANNOUNCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatParts:
-    """`client` is the store's; `step_age_s` answers how long the engine has not stepped, None while it is idle."""
+    """`client` is the store's; `step_age_s` answers how long the engine has not stepped, None while it is idle;
+    `paused` whether nothing is to be claimed."""
 
     worker: str
     lane: str
@@ -28,6 +29,7 @@ class HeartbeatParts:
     holdings: Holdings
     metrics: Recorder
     step_age_s: Callable[[], float | None]
+    paused: Callable[[], bool] = lambda: False
 
 
 class Heartbeat:
@@ -47,6 +49,15 @@ class Heartbeat:
 
     def draining(self) -> None:
         self._draining = True
+
+    @property
+    def state(self) -> str:
+        """What the beat says: starting, ready, paused or draining."""
+        if self._draining:
+            return "draining"
+        if self._ready is None:
+            return "starting"
+        return "paused" if self._parts.paused() else "ready"
 
     def beat(self) -> None:
         """Raises StoreUnavailable. A store that was away may have lost the card, so it is announced again."""
@@ -74,11 +85,10 @@ class Heartbeat:
         parts, held = self._parts, self._parts.holdings.load().jobs
         parts.metrics.set("headrace_worker_jobs_held", held)
         age_s = parts.step_age_s()
-        state = "draining" if self._draining else "starting" if ready is None else "ready"
         return Beat(
             worker=parts.worker,
             lane=parts.lane,
-            state=state,
+            state=self.state,
             revision=ready.facts.revision if ready else "",
             digest=ready.digest if ready else "",
             capacity=ready.kv_tokens if ready else 0,

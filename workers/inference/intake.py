@@ -69,6 +69,7 @@ class Intake:
         self._parts = parts
         self._ready: Ready | None = None
         self._trusted = True
+        self._paused = False
         self._stopping = False
         self._bell = threading.Event()
 
@@ -85,6 +86,16 @@ class Intake:
         """Whether leases are being renewed; without that nothing is claimed."""
         self._trusted = trusted
         if trusted:
+            self.wake()
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    def pause(self, paused: bool) -> None:
+        """Whether somebody asked to claim nothing new; what runs goes on."""
+        self._paused = paused
+        if not paused:
             self.wake()
 
     def stop(self) -> None:
@@ -111,7 +122,7 @@ class Intake:
     def claim(self) -> int:
         """Claim once; how many came. Raises StoreUnavailable."""
         ready, parts = self._ready, self._parts
-        if ready is None or not self._trusted or self._stopping:
+        if ready is None or not self._trusted or self._paused or self._stopping:
             return 0
         load = parts.holdings.load()
         free = room(load, ready.kv_tokens, parts.max_jobs)

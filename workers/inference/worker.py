@@ -12,12 +12,13 @@ from headrace import models
 from headrace.contract.errors import SetupError
 from headrace.contract.ids import worker_id
 from headrace.contract.job import Job, lane_of
-from headrace.queue.base import ReapRequest
+from headrace.queue.base import FinishReply, ReapRequest
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
 from headrace.store import keys
 from headrace.store.connection import check_server, connect
 from headrace.store.journal import Journal, Journaled
+from headrace.store.payloads import open_payloads
 from headrace.telemetry.metrics import Recorder
 from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
@@ -28,7 +29,7 @@ from workers.inference.emitter import Emitter, EmitterParts
 from workers.inference.engine_process import EngineProcess, EngineProcessParts
 from workers.inference.facts import Watcher, everyone
 from workers.inference.heartbeat import Heartbeat, HeartbeatParts
-from workers.inference.holdings import Holdings
+from workers.inference.holdings import Holdings, Load
 from workers.inference.inbox import Drain, Inbox, NewStream
 from workers.inference.intake import Intake, IntakeParts
 from workers.inference.leases import Control, LeaseParts, Leases
@@ -51,6 +52,18 @@ class ServedModel:
 
     id: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A worker at one moment: `kv_tokens` is its whole budget, `step_age_s` None while the engine has no work."""
+
+    lane: str
+    state: str
+    kv_tokens: int
+    load: Load
+    max_jobs: int
+    step_age_s: float | None
 
 
 def find_model(settings: Settings) -> ServedModel:
@@ -135,6 +148,26 @@ class InferenceWorker:
         if not self._stop.is_set():
             self._stop.set()
 
+    def status(self) -> Status:
+        """From any thread, without a wait."""
+        return Status(
+            lane=self.lane,
+            state=self._heartbeat.state,
+            kv_tokens=self._ready.kv_tokens if self._ready else 0,
+            load=self._holdings.load(),
+            max_jobs=self._settings.worker.max_jobs,
+            step_age_s=self._emitter.step_age_s(),
+        )
+
+    def pause(self, paused: bool) -> None:
+        """Whether to claim nothing new; what runs goes on."""
+        log.info("paused" if paused else "resumed")
+        self._intake.pause(paused)
+
+    def cancel(self, job_id: str) -> FinishReply:
+        """End a job, held here or not. One call to the store; raises StoreUnavailable."""
+        return self._queue.cancel(job_id)
+
     def join(self, timeout_s: float | None = None) -> bool:
         """Whether it has ended. A worker that was never started has."""
         if self._life.ident is not None:
@@ -145,12 +178,13 @@ class InferenceWorker:
 
     def _build(self) -> None:
         settings, timing = self._settings, self._settings.queue
-        queue = RedisQueue(self._client, timing.timing())
+        payloads = open_payloads(settings)
+        queue = self._queue = RedisQueue(self._client, timing.timing(), payloads=payloads)
         self.metrics = Recorder()
         self._inbox = Inbox()
         tell = everyone((MetricsWatcher(self.metrics), *self._watchers))
         self._holdings = Holdings(on_room=lambda: self._intake.wake())
-        journal = Journal(self._client)
+        journal = Journal(self._client, payloads)
         self._intake = Intake(
             IntakeParts(
                 worker=self.id,
@@ -210,6 +244,7 @@ class InferenceWorker:
                 holdings=self._holdings,
                 metrics=self.metrics,
                 step_age_s=self._emitter.step_age_s,
+                paused=lambda: self._intake.paused,
             )
         )
         control = Control(self._holdings, self._inbox, self.request_stop)

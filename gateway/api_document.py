@@ -1,8 +1,9 @@
-"""What `/openapi.json` says of request bodies. Knows schemas, not routes.
+"""What `/openapi.json` says of bodies and query strings. Knows schemas, not routes.
 
-Routes read their bodies themselves, so that every refusal has our shape; FastAPI cannot know them and is told here.
+Routes read both themselves, so that every refusal has our shape; FastAPI cannot know them and is told here.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,6 +20,14 @@ def json_body(model: type[Generation]) -> dict[str, Any]:
     """A route's `openapi_extra`: its body is this model, as JSON."""
     schema = {"$ref": _REF.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def query_parameters(described: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A route's query parameters by name; all of them may be left out."""
+    return [
+        {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
+        for name, text in described.items()
+    ]
 
 
 def describe_bodies(app: FastAPI) -> None:

@@ -1,10 +1,13 @@
-"""How a job's ids are read as text: its tokenizer and stop strings put together. Knows no events and no HTTP."""
+"""How a job's ids are read: its tokenizer, stop strings and answers put together. Knows no road and no HTTP."""
 
 from collections.abc import Callable
 
 from gateway.services import Services
+from headrace.contract.events import Delta
+from headrace.contract.generation import Choice
 from headrace.contract.job import Job
 from headrace.openai.projection import Answer
+from headrace.openai.telling import Telling, answers
 from headrace.text.detokenizer import TextStream, whole_text
 
 
@@ -14,13 +17,23 @@ async def text_streams(services: Services, job: Job) -> Callable[[], TextStream]
     return lambda: TextStream(tokenizer, job.request.stop)
 
 
+async def telling(services: Services, job: Job, first_index: int = 0) -> Telling:
+    """Says a job's deltas in OpenAI's shapes. Raises like `text_streams`."""
+    return Telling(job, await services.cards.tokenizer(job.revision), first_index)
+
+
 async def answers_of(services: Services, job: Job) -> list[Answer] | None:
-    """The text of every choice of a job that succeeded; None once its result is no longer kept."""
+    """Every choice of a job that succeeded; None once its result is no longer kept."""
     choices = await services.journal.result(job.id)
     if choices is None:
         return None
     tokenizer = await services.cards.tokenizer(job.revision)
-    return [
-        Answer(choice.index, whole_text(tokenizer, choice.token_ids, job.request.stop), choice.finish_reason)
-        for choice in choices
-    ]
+    told = Telling(job, tokenizer)
+
+    def delta(choice: Choice) -> Delta:
+        text = whole_text(tokenizer, choice.token_ids, job.request.stop)
+        return Delta(
+            0, choice.index, 0, choice.token_ids, text, choice.finish_reason, choice.logprobs, choice.prompt_logprobs
+        )
+
+    return answers(told.part(delta(choice)) for choice in choices)

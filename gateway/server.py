@@ -17,6 +17,12 @@ GRACE_S = 3
 KEEP_ALIVE_S = 75
 """Longer than clients keep an idle connection (httpx: 5 s), so that none is closed under a request just sent."""
 
+MOST_SAID = 65_536
+"""Bytes of one message that a client may send through a WebSocket; a larger one closes it with 1009."""
+
+WS_PING_S = 20.0
+"""How often a WebSocket is asked whether its client is there, and how long for the answer."""
+
 
 class Server(uvicorn.Server):
     """Tells open streams to end before uvicorn waits for them, and exits 0 when it was asked to stop."""
@@ -25,7 +31,11 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=MOST_SAID,
+            ws_ping_interval=WS_PING_S,
+            ws_ping_timeout=WS_PING_S,
+            ws_per_message_deflate=False,
             lifespan="on",
             access_log=False,
             log_config=None,

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from gateway.abandoned import Abandoned
 from gateway.metrics import GatewayMetrics
 from gateway.relay import Relay
 from gateway.sweeper import sweep_forever
@@ -14,8 +15,10 @@ from headrace.settings import Settings
 from headrace.store.beats import BeatReader
 from headrace.store.cards import CardBook
 from headrace.store.connection import connect_async
+from headrace.store.job_index import JobIndex
 from headrace.store.journal import AsyncJournal
 from headrace.store.live import LiveHub
+from headrace.store.payloads import Payloads, open_payloads
 from headrace.store.probe import StoreProbe
 from headrace.submission.submit import Submitter
 from headrace.telemetry.tracing import Tracing, open_tracing
@@ -31,11 +34,14 @@ class Services:
     settings: Settings
     queue: AsyncRedisQueue
     journal: AsyncJournal
+    payloads: Payloads
     submitter: Submitter
     cards: CardBook
     beats: BeatReader
     probe: StoreProbe
     relay: Relay
+    index: JobIndex
+    abandoned: Abandoned
     metrics: GatewayMetrics
     traces: Tracing
     closing: asyncio.Event
@@ -54,6 +60,7 @@ async def open_services(
         raise SetupError(
             "No Redis URL is set.", next_step="Set HEADRACE_REDIS__URL, or run `headrace up`, which brings its own."
         )
+    payloads = open_payloads(settings)
     try:
         client = connect_async(
             settings.redis.url,
@@ -62,23 +69,28 @@ async def open_services(
         )
     except ValueError as error:
         raise SetupError(f"The Redis URL {settings.redis.url!r} cannot be used: {error}", param="redis.url") from None
-    queue = AsyncRedisQueue(client, settings.queue.timing())
+    queue = AsyncRedisQueue(client, settings.queue.timing(), payloads=payloads)
     traces = traces or open_tracing(settings.telemetry, "headrace-gateway")
     metrics = GatewayMetrics()
     hub = LiveHub(client)
-    journal = AsyncJournal(client)
+    journal = AsyncJournal(client, payloads)
     cards = CardBook(client)
-    sweeper = asyncio.create_task(sweep_forever(queue, settings.queue.reap_ms / 1000))
+    index = JobIndex(client)
+    abandoned = Abandoned(queue)
+    sweeper = asyncio.create_task(sweep_forever(queue, index, abandoned, settings.queue.reap_ms / 1000))
     try:
         yield Services(
             settings=settings,
             queue=queue,
             journal=journal,
-            submitter=Submitter(queue, cards),
+            payloads=payloads,
+            submitter=Submitter(queue, cards, abandon=abandoned.add),
             cards=cards,
             beats=BeatReader(client),
             probe=StoreProbe(client),
             relay=Relay(hub, journal, on_event=lambda _: metrics.events_sent.inc(), traces=traces),
+            index=index,
+            abandoned=abandoned,
             metrics=metrics,
             traces=traces,
             closing=closing,

@@ -1,5 +1,6 @@
 """From a request's body and headers to a durable job. Knows HTTP's side of the one road in, not what submit decides."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from headrace.contract.job import Job
 from headrace.openai.schema import Generation, parse
 from headrace.submission.idempotency import HEADER, body_hash
 from headrace.submission.intent import Intent
+from headrace.telemetry import tracing
 
 BODY_TIMEOUT_S = 30.0
 JOB_HEADER = "x-headrace-job"
@@ -43,13 +45,24 @@ async def read_body(request: Request, services: Services, model: type[B]) -> tup
 
 async def submit(request: Request, services: Services, intent: Intent, seen_as: str) -> Accepted:
     """Raises what submit refuses with; IdempotencyConflict when the key came with another body before."""
-    submitted = await services.submitter.submit(intent, idem_key=idempotency_key(request), body_hash=seen_as)
-    structlog.contextvars.bind_contextvars(job=submitted.job_id)
-    if submitted.replayed:
-        return Accepted(submitted.job, replayed=True)
-    job = submitted.job
-    services.metrics.jobs.labels(job.kind.value, job.lane, job.job_class.value).inc()
-    return Accepted(await _as_recorded(services, submitted.job), replayed=False)
+    (accepted,) = await submit_all(request, services, [intent], seen_as)
+    return accepted
+
+
+async def submit_all(
+    request: Request, services: Services, intents: Sequence[Intent], seen_as: str
+) -> tuple[Accepted, ...]:
+    """The jobs of one request, in order: all of them or an error. The first one has the times the server gave it."""
+    first, *others = await services.submitter.submit_all(
+        intents, idem_key=idempotency_key(request), body_hash=seen_as, traceparent=tracing.current()
+    )
+    structlog.contextvars.bind_contextvars(job=first.job_id, **({"jobs": len(intents)} if others else {}))
+    for submitted in (first, *others):
+        if not submitted.replayed:
+            job = submitted.job
+            services.metrics.jobs.labels(job.kind.value, job.lane, job.job_class.value).inc()
+    seen = first.job if first.replayed else await _as_recorded(services, first.job)
+    return (Accepted(seen, first.replayed), *(Accepted(each.job, each.replayed) for each in others))
 
 
 def idempotency_key(request: Request) -> str:

@@ -1,22 +1,29 @@
-"""The gateway's share of reaping: a tick that puts back what nobody holds any more. Knows the verb, not its rules."""
+"""The gateway's share of tidying up, once a tick: what nobody holds or waits for any more, and the index of jobs.
+
+Knows what is to be called, not the rules.
+"""
 
 import asyncio
 
 import structlog
 
+from gateway.abandoned import Abandoned
 from headrace.contract.errors import StoreUnavailable
 from headrace.queue.async_redis import AsyncRedisQueue
 from headrace.queue.base import ReapReply, ReapRequest
+from headrace.store.job_index import JobIndex
 
 _log = structlog.get_logger(__name__)
 
 
-async def sweep_forever(queue: AsyncRedisQueue, every_s: float) -> None:
-    """Reap every `every_s` seconds until cancelled. There is no leader: any number may do it at any time."""
+async def sweep_forever(queue: AsyncRedisQueue, index: JobIndex, abandoned: Abandoned, every_s: float) -> None:
+    """Reap, cancel and tidy every `every_s` seconds until cancelled. There is no leader: any number may."""
     away = False
     while True:
         try:
             _report(await queue.reap(ReapRequest()))
+            await abandoned.cancel()
+            await index.tidy()
             away = False
         except StoreUnavailable as error:
             # Said once for an outage; the jobs are safe where they are, and the next tick tries again.

@@ -61,6 +61,8 @@ class Transcript:
             token_ids=shown,
             text=text,
             finish_reason=delta.finish_reason if finishes else None,
+            logprobs=delta.logprobs[len(delta.logprobs) - len(shown) :] if delta.logprobs else (),
+            prompt_logprobs=delta.prompt_logprobs if seen == 0 else (),
         )
 
     def _push(self, choice: int, ids: tuple[int, ...]) -> str:

@@ -1,25 +1,28 @@
-"""`/v1/jobs`: submit, look, follow, cancel. Knows the job object; a job goes on whoever listens."""
+"""`/v1/jobs`: submit, list, look, follow, cancel. Knows the job object; a job goes on whoever listens."""
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import structlog
 from fastapi import APIRouter, Request, Response
 
 from gateway import sse
-from gateway.api_document import json_body
+from gateway.api_document import json_body, query_parameters
 from gateway.cursor import Cursor
 from gateway.errors import error_response, json_response
 from gateway.event_stream import EventStream
+from gateway.prefer import ended_within, preferred_wait
 from gateway.reader import answers_of, text_streams
 from gateway.relay import Road
 from gateway.services import Services
 from gateway.submitting import read_body, submit
-from headrace.contract.errors import HeadraceError, JobNotFound, JournalExpired
+from headrace.contract.errors import HeadraceError, JobNotFound, JournalExpired, ModelNotFound
 from headrace.contract.events import to_json
 from headrace.contract.ids import is_job_id
 from headrace.contract.job import Job, State
-from headrace.openai.projection import error_body, job_object
+from headrace.openai.listing import PARAMETERS, job_query
+from headrace.openai.projection import error_body, job_list, job_object
 from headrace.openai.schema import JobBody
 from headrace.openai.translate import job_intent
 
@@ -29,11 +32,26 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("", status_code=202, openapi_extra=json_body(JobBody))
     async def create(request: Request) -> Response:
-        """Queue a chat completion or completion; answered when it is durable."""
+        """Queue a chat completion or completion; answered when it is durable, or with `Prefer: wait=N` when it has
+        ended (200) or N seconds have passed (202)."""
         parsed, seen_as = await read_body(request, services, JobBody)
         accepted = await submit(request, services, job_intent(parsed), seen_as)
-        headers = {"location": f"/v1/jobs/{accepted.job.id}", **accepted.headers}
-        return json_response(await _shown(services, accepted.job), 202, headers)
+        job = accepted.job
+        headers = {"location": f"/v1/jobs/{job.id}", **accepted.headers}
+        seconds = preferred_wait(request.headers.getlist("prefer"))
+        if seconds:
+            job = await ended_within(services, request, job, seconds)
+            headers["preference-applied"] = f"wait={seconds}"
+        return json_response(await _shown(services, job), 200 if seconds and job.ended else 202, headers)
+
+    @routes.get("", openapi_extra={"parameters": query_parameters(PARAMETERS)})
+    async def list_jobs(request: Request) -> Response:
+        """Jobs, newest first, without their results."""
+        query = job_query(request.query_params.multi_items())
+        if query.model:
+            query = replace(query, model=await _model_of(services, query.model))
+        page = await services.index.page(query)
+        return json_response(job_list(page.jobs, page.first_id, page.last_id, page.has_more))
 
     @routes.get("/{job_id}")
     async def show(job_id: str) -> Response:
@@ -53,14 +71,15 @@ def router(services: Services) -> APIRouter:
     async def events(request: Request, job_id: str) -> Response:
         """Every event from the cursor on, live until the job has ended."""
         job = await find(services, job_id)
-        cursor = _cursor(request, job)
+        # The header wins: it is what a reader that reconnects by itself has changed.
+        cursor = cursor_of(request.headers.get("last-event-id") or request.query_params.get("cursor"), job)
         stack = AsyncExitStack()
         try:
             new_stream = await text_streams(services, job)
             road = await stack.enter_async_context(services.relay.follow(job, cursor, new_stream))
         except JournalExpired as error:
             await stack.aclose()
-            return _expired(job, error)
+            return error_response(expired(job, error), {"link": f'</v1/jobs/{job.id}>; rel="alternate"'})
         except BaseException:
             await stack.aclose()
             raise
@@ -89,12 +108,24 @@ async def _shown(services: Services, job: Job) -> dict[str, object]:
     return job_object(job, await answers_of(services, job) if job.state is State.SUCCEEDED else None)
 
 
-def _cursor(request: Request, job: Job) -> Cursor:
-    """The header wins: it is what a reader that reconnects by itself has changed."""
-    text = request.headers.get("last-event-id") or request.query_params.get("cursor")
+def cursor_of(text: str | None, job: Job) -> Cursor:
+    """Where a reader stands; at the beginning without a text. Raises InvalidRequest."""
     if not text:
         return Cursor.start(job.request.n)
     return Cursor.parse(text, job.request.n, job.request.max_tokens)
+
+
+def expired(job: Job, error: JournalExpired) -> JournalExpired:
+    """The same error, with where to go on."""
+    return JournalExpired(error.message, next_step=f"The result is at /v1/jobs/{job.id}.")
+
+
+async def _model_of(services: Services, name: str) -> str:
+    """What jobs call a model that was asked for by an alias. A model that is gone still has its jobs."""
+    try:
+        return (await services.cards.get(name)).card.id
+    except ModelNotFound:
+        return name
 
 
 async def _frames(road: Road, ping_s: float) -> AsyncGenerator[bytes, None]:
@@ -104,12 +135,6 @@ async def _frames(road: Road, ping_s: float) -> AsyncGenerator[bytes, None]:
             yield sse.frame(to_json(event), event=event.type, event_id=str(road.cursor))
         elif not road.ended:
             yield sse.PING
-
-
-def _expired(job: Job, error: JournalExpired) -> Response:
-    link = f"/v1/jobs/{job.id}"
-    told = JournalExpired(error.message, next_step=f"The result is at {link}.")
-    return error_response(told, {"link": f'<{link}>; rel="alternate"'})
 
 
 def _last_words(error: HeadraceError) -> bytes:

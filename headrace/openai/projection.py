@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.contract.errors import ErrorInfo, HeadraceError, error_class, error_type
+from headrace.contract.errors import DeadlineExceeded, ErrorInfo, HeadraceError, error_class, error_type
 from headrace.contract.generation import Usage
-from headrace.contract.job import Job, Kind
+from headrace.contract.job import Job, Kind, State
 from headrace.contract.model_card import ModelCard
 
 OWNER = "headrace"
@@ -15,11 +15,12 @@ _PREFIX = {Kind.CHAT: "chatcmpl", Kind.COMPLETION: "cmpl"}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The text of one choice. `finish_reason` is `stop` or `length`."""
+    """One choice. `finish_reason` is `stop` or `length`; `logprobs` is in the shape of the answer's kind."""
 
     index: int
     text: str
     finish_reason: str
+    logprobs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Reply:
         """The first chunk of a chat, which gives the role. Completions have none."""
         return self._chunk(choice, {"role": "assistant", "content": ""}, "", None)
 
-    def text(self, text: str, choice: int = 0) -> dict[str, Any]:
-        return self._chunk(choice, {"content": text}, text, None)
+    def text(self, text: str, choice: int = 0, logprobs: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._chunk(choice, {"content": text}, text, None, logprobs)
 
     def closing(self, finish_reason: str, choice: int = 0) -> dict[str, Any]:
         """The last chunk of a choice."""
@@ -56,11 +57,18 @@ class Reply:
         """The chunk after all choices, sent when `include_usage` was asked for."""
         return {**self._head(self._chunk_object), "choices": [], "usage": usage_object(usage)}
 
-    def _chunk(self, choice: int, delta: dict[str, str], text: str, finish_reason: str | None) -> dict[str, Any]:
+    def _chunk(
+        self,
+        choice: int,
+        delta: dict[str, str],
+        text: str,
+        finish_reason: str | None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         said = {"delta": delta} if self.kind is Kind.CHAT else {"text": text}
         chunk = {
             **self._head(self._chunk_object),
-            "choices": [{"index": choice, **said, "logprobs": None, "finish_reason": finish_reason}],
+            "choices": [{"index": choice, **said, "logprobs": logprobs, "finish_reason": finish_reason}],
         }
         return {**chunk, "usage": None} if self.include_usage else chunk
 
@@ -87,7 +95,7 @@ def choices(kind: Kind, answers: Sequence[Answer]) -> list[dict[str, Any]]:
                 if kind is Kind.CHAT
                 else {"text": answer.text}
             ),
-            "logprobs": None,
+            "logprobs": answer.logprobs,
             "finish_reason": answer.finish_reason,
         }
         for answer in answers
@@ -120,10 +128,25 @@ def job_object(job: Job, answers: Sequence[Answer] | None = None) -> dict[str, A
         "deadline_at": job.deadline_at,
         "attempt": job.attempt,
         "usage": None if job.usage is None else usage_object(job.usage),
-        "error": None if job.error is None else error_object(job.error),
+        "error": _job_error(job),
         "metadata": dict(job.metadata),
         "result": None if answers is None else {"choices": choices(job.kind, answers)},
     }
+
+
+def _job_error(job: Job) -> dict[str, Any] | None:
+    """A deadline that passed is written down as a state alone; a client looks for the reason here."""
+    if job.error is None and job.state is State.EXPIRED:
+        return error_object(DeadlineExceeded("The job's deadline passed before it was done."))
+    return None if job.error is None else error_object(job.error)
+
+
+def job_list(jobs: Sequence[Job], first_id: str | None, last_id: str | None, has_more: bool) -> dict[str, Any]:
+    """`GET /v1/jobs`, without the results, which each job shows itself."""
+    data = [job_object(job) for job in jobs]
+    for each in data:
+        del each["result"]
+    return {"object": "list", "data": data, "first_id": first_id, "last_id": last_id, "has_more": has_more}
 
 
 def model_object(card: ModelCard) -> dict[str, Any]:

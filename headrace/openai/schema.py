@@ -6,7 +6,16 @@ Nothing is ignored: a parameter that is not listed here is refused by name. `nul
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 from headrace.contract.errors import HeadraceError, InvalidRequest, UnknownParameter
@@ -16,8 +25,15 @@ MAX_MESSAGES = 4_096
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1_024
 MAX_DEADLINE_SECONDS = 30 * 24 * 3600
+MAX_PROMPTS = 128
+MAX_LOGPROBS = 5
+MAX_TOP_LOGPROBS = 20
 
 _STRING, _LIST = "<string>", "<list>"
+_IDS, _STRINGS, _ID_LISTS, _NOTHING = "<ids>", "<strings>", "<id lists>", "<empty>"
+_BOOL, _INT = "<bool>", "<int>"
+_UNNAMED = frozenset({_STRING, _LIST, _IDS, _STRINGS, _ID_LISTS, _NOTHING, _BOOL, _INT, "[key]"})
+"""Steps of an error's place that are not in the body."""
 
 
 def _string_or_list(value: Any) -> str | None:
@@ -28,6 +44,22 @@ def _either(name: str) -> Discriminator:
     return Discriminator(
         _string_or_list, custom_error_type="string_or_list", custom_error_message=f"should be a string or {name}"
     )
+
+
+def _kind_of_prompt(value: Any) -> str | None:
+    """The first item of a list says what the others must be."""
+    if not isinstance(value, list) or not value:
+        return _STRING if isinstance(value, str) else _NOTHING if value == [] else None
+    first = value[0]
+    return _STRINGS if isinstance(first, str) else _ID_LISTS if isinstance(first, list) else _IDS
+
+
+def _bool_or_int(value: Any) -> str | None:
+    return _BOOL if isinstance(value, bool) else _INT if isinstance(value, int) else None
+
+
+def _refuse_empty(_: Any) -> None:
+    raise PydanticCustomError("empty", "should not be empty")
 
 
 def _no_lone_surrogate(text: str) -> str:
@@ -71,14 +103,38 @@ StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS),
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64), UNICODE]
 MetadataValue = Annotated[str, Field(max_length=512), UNICODE]
 Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-Prompt = Annotated[str, Field(min_length=1), UNICODE]
+PromptText = Annotated[str, Field(min_length=1), UNICODE]
+PromptIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INT32)]], Field(min_length=1, fail_fast=True)]
+Nothing = Annotated[None, BeforeValidator(_refuse_empty), Tag(_NOTHING)]
+_MANY = Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)
+Prompt = Annotated[
+    Annotated[PromptText, Tag(_STRING)]
+    | Annotated[PromptIds, Tag(_IDS)]
+    | Annotated[list[PromptText], _MANY, Tag(_STRINGS)]
+    | Annotated[list[PromptIds], _MANY, Tag(_ID_LISTS)]
+    | Nothing,
+    Discriminator(
+        _kind_of_prompt,
+        custom_error_type="prompt",
+        custom_error_message="should be a string, a list of strings, a list of token ids or a list of such lists",
+    ),
+]
+OnePrompt = Annotated[
+    Annotated[PromptText, Tag(_STRING)] | Annotated[PromptIds, Tag(_IDS)] | Nothing,
+    Discriminator(
+        _kind_of_prompt,
+        custom_error_type="one_prompt",
+        custom_error_message="should be a string or a list of token ids: a job has one prompt",
+    ),
+]
+Alternatives = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 
 
 class Generation(Body):
     """What every kind of generation has in common."""
 
     model: Annotated[str, Field(min_length=1, max_length=256), UNICODE]
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=MAX_INT32)] | None = None
@@ -109,20 +165,38 @@ class ChatBody(Generation):
     """`POST /v1/chat/completions`."""
 
     messages: Messages
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 class CompletionBody(Generation):
-    """`POST /v1/completions`."""
+    """`POST /v1/completions`. Several prompts are as many jobs. `max_tokens` 0 scores a prompt and adds nothing."""
 
     prompt: Prompt
+    logprobs: Alternatives | None = None
+    echo: bool | None = None
 
 
 class JobBody(Generation):
     """`POST /v1/jobs`: a chat completion or a completion, and how the job is to be treated."""
 
     messages: Messages | None = None
-    prompt: Prompt | None = None
+    prompt: OnePrompt | None = None
+    logprobs: (
+        Annotated[
+            Annotated[bool, Tag(_BOOL)] | Annotated[Alternatives, Tag(_INT)],
+            Discriminator(
+                _bool_or_int,
+                custom_error_type="bool_or_int",
+                custom_error_message="should be true or false with `messages`, a whole number with `prompt`",
+            ),
+        ]
+        | None
+    ) = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    echo: bool | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     job_class: Literal["interactive", "standard", "batch", "background"] | None = Field(default=None, alias="class")
     deadline_seconds: Annotated[float, Field(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
@@ -164,12 +238,33 @@ def _check_together(body: Generation) -> None:
     if None not in (newer, body.max_tokens) and newer != body.max_tokens:
         raise InvalidRequest("`max_tokens` and `max_completion_tokens` differ; give one of them.", param="max_tokens")
     if isinstance(body, JobBody):
-        if (body.messages is None) == (body.prompt is None):
-            raise InvalidRequest("Give `messages` or `prompt`: exactly one of the two.", param="messages")
-        if body.stream:
-            raise InvalidRequest(
-                "A job does not stream its reply.", param="stream", next_step="Read GET /v1/jobs/<id>/events instead."
-            )
+        _check_job(body)
+    if isinstance(body, CompletionBody | JobBody):
+        _check_scoring(body)
+    if isinstance(body, ChatBody | JobBody) and body.top_logprobs is not None and body.logprobs is not True:
+        raise InvalidRequest("`top_logprobs` is only allowed with `logprobs`: true.", param="top_logprobs")
+
+
+def _check_job(body: JobBody) -> None:
+    if (body.messages is None) == (body.prompt is None):
+        raise InvalidRequest("Give `messages` or `prompt`: exactly one of the two.", param="messages")
+    if body.stream:
+        raise InvalidRequest(
+            "A job does not stream its reply.", param="stream", next_step="Read GET /v1/jobs/<id>/events instead."
+        )
+    if body.logprobs is not None and isinstance(body.logprobs, bool) == (body.messages is None):
+        wanted = "true or false with `messages`" if body.prompt is None else f"0 to {MAX_LOGPROBS} with `prompt`"
+        raise InvalidRequest(f"Invalid value for `logprobs`: should be {wanted}.", param="logprobs")
+    if body.echo and body.messages is not None:
+        raise InvalidRequest("`echo` is only allowed with `prompt`.", param="echo")
+
+
+def _check_scoring(body: CompletionBody | JobBody) -> None:
+    if body.max_tokens == 0 and not (body.echo and body.logprobs is not None):
+        raise InvalidRequest(
+            "`max_tokens` may only be 0 together with `echo` and `logprobs`, which score the prompt.",
+            param="max_tokens",
+        )
 
 
 def _refusal(error: ValidationError) -> HeadraceError:
@@ -194,7 +289,7 @@ def _param(location: tuple[int | str, ...]) -> str:
     for step in location:
         if isinstance(step, int):
             name += f"[{step}]"
-        elif step not in (_STRING, _LIST, "[key]"):
+        elif step not in _UNNAMED:
             name += f".{step}" if name else step
     return name[:200]
 

@@ -1,16 +1,26 @@
 """A validated body becomes an Intent. Knows OpenAI's fields and ours; looks at no model and draws nothing."""
 
+from dataclasses import replace
+
 from headrace.contract.job import JobClass, Kind
 from headrace.openai.schema import ChatBody, CompletionBody, Generation, JobBody, Message
 from headrace.submission.intent import Intent, Turn
 
 
 def chat_intent(body: ChatBody) -> Intent:
-    return _intent(body, JobClass.INTERACTIVE, messages=body.messages, max_tokens=body.max_completion_tokens)
+    return _intent(
+        body,
+        JobClass.INTERACTIVE,
+        messages=body.messages,
+        max_tokens=body.max_completion_tokens,
+        logprobs=_alternatives(body),
+    )
 
 
-def completion_intent(body: CompletionBody) -> Intent:
-    return _intent(body, JobClass.INTERACTIVE, prompt=body.prompt)
+def completion_intents(body: CompletionBody) -> tuple[Intent, ...]:
+    """One for each prompt, in their order."""
+    asked = _intent(body, JobClass.INTERACTIVE, logprobs=body.logprobs, echo=bool(body.echo))
+    return tuple(replace(asked, prompt=prompt) for prompt in _prompts(body.prompt))
 
 
 def job_intent(body: JobBody) -> Intent:
@@ -19,8 +29,10 @@ def job_intent(body: JobBody) -> Intent:
         body,
         JobClass(body.job_class or JobClass.STANDARD),
         messages=body.messages,
-        prompt=body.prompt,
+        prompt="" if body.prompt is None else _prompts(body.prompt)[0],
         max_tokens=body.max_completion_tokens,
+        logprobs=_alternatives(body),
+        echo=bool(body.echo),
         deadline_ms=None if body.deadline_seconds is None else max(1, round(body.deadline_seconds * 1000)),
     )
 
@@ -30,8 +42,10 @@ def _intent(
     job_class: JobClass,
     *,
     messages: list[Message] | None = None,
-    prompt: str | None = None,
+    prompt: str | tuple[int, ...] = "",
     max_tokens: int | None = None,
+    logprobs: int | None = None,
+    echo: bool = False,
     deadline_ms: int | None = None,
 ) -> Intent:
     return Intent(
@@ -39,7 +53,9 @@ def _intent(
         model=body.model,
         job_class=job_class,
         messages=tuple(_turn(message) for message in messages or ()),
-        prompt=prompt or "",
+        prompt=prompt,
+        logprobs=logprobs,
+        echo=echo,
         max_tokens=body.max_tokens if max_tokens is None else max_tokens,
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(dict.fromkeys(body.stop or ())),
         # Any 64-bit integer is a seed at OpenAI; ours are 63 bits, and -1 is as good as any other.
@@ -55,6 +71,22 @@ def _intent(
         user=body.user or "",
         metadata=body.metadata or {},
     )
+
+
+def _prompts(given: str | list[int] | list[str] | list[list[int]] | None) -> tuple[str | tuple[int, ...], ...]:
+    """Each prompt as text or ids. A body that was validated has at least one."""
+    if isinstance(given, str):
+        return (given,)
+    if not given or isinstance(given[0], int):
+        return (tuple(given or ()),)  # type: ignore[arg-type]
+    return tuple(each if isinstance(each, str) else tuple(each) for each in given)
+
+
+def _alternatives(body: ChatBody | JobBody) -> int | None:
+    """How many are wanted beside each token; chats say first whether, then how many."""
+    if isinstance(body.logprobs, bool):
+        return (body.top_logprobs or 0) if body.logprobs else None
+    return body.logprobs
 
 
 def _turn(message: Message) -> Turn:

@@ -20,6 +20,14 @@ def check_key(key: str) -> str:
     return key
 
 
+def keys_for(key: str, jobs: int) -> tuple[str, ...]:
+    """The keys of the jobs that one request makes: its own for the first, so that another body is found out at once,
+    and for each further one a hash of it and its place. Empty for none."""
+    if not key:
+        return ("",) * jobs
+    return (key, *(hashlib.sha256(f"{key} {place}".encode()).hexdigest() for place in range(1, jobs)))
+
+
 def body_hash(body: Mapping[str, Any]) -> str:
     """sha256 of the JSON that the client sent, whatever its white space and the order of its fields.
 

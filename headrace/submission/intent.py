@@ -19,17 +19,20 @@ class Turn:
 class Intent:
     """A request for tokens whose values are all in range.
 
-    Of `messages` and `prompt` the one that `kind` names is filled. None means that submit decides: a seed is drawn,
-    `max_tokens` is what the model has room for.
+    Of `messages` and `prompt` the one that `kind` names is filled; a prompt is text or token ids. `logprobs` counts the
+    alternatives wanted for each token, and with `echo` for those of the prompt too; None means no log probabilities.
+    Any other None means that submit decides: a seed is drawn, `max_tokens` is what the model has room for.
     """
 
     kind: Kind
     model: str
     job_class: JobClass
     messages: tuple[Turn, ...] = ()
-    prompt: str = ""
+    prompt: str | tuple[int, ...] = ""
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    echo: bool = False
     seed: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0

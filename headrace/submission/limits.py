@@ -17,7 +17,7 @@ def settle_max_tokens(card: ModelCard, kind: Kind, prompt_tokens: int, asked: in
     room = card.max_tokens_in_all - prompt_tokens
     if prompt_tokens < 1:
         raise InvalidRequest("The prompt has no tokens.", param=source)
-    if room < 1:
+    if room < (0 if asked == 0 else 1):
         raise ContextLengthExceeded(
             f"{_limit(card)} The prompt has {prompt_tokens:,}, which leaves no room for an answer.",
             param=source,
@@ -33,6 +33,17 @@ def settle_max_tokens(card: ModelCard, kind: Kind, prompt_tokens: int, asked: in
             next_step=f"Ask for at most {room:,}, or shorten the prompt.",
         )
     return asked
+
+
+def refuse_unknown_ids(card: ModelCard, prompt_ids: tuple[int, ...], *, source: str) -> None:
+    """Raises InvalidRequest for an id that is not in the model's vocabulary."""
+    largest = max(prompt_ids)
+    if largest >= card.vocab_size:
+        raise InvalidRequest(
+            f"Token id {largest} is not in the vocabulary of `{card.id}`, which has {card.vocab_size:,} tokens.",
+            param=source,
+            next_step="Encode the prompt with this model's own tokenizer, or send it as text.",
+        )
 
 
 def refuse_hopeless(card: ModelCard, size: int, longest_token: int, *, source: str) -> None:

@@ -12,7 +12,7 @@ from headrace.contract.job import Kind
 from headrace.contract.model_card import ModelCard
 from headrace.store.cards import CardBook
 from headrace.submission.intent import Intent
-from headrace.submission.limits import refuse_hopeless
+from headrace.submission.limits import refuse_hopeless, refuse_unknown_ids
 from headrace.text.chat_template import ChatTemplate
 from headrace.text.prompt import ChatPrompt
 from headrace.text.tokenizer import Tokenizer
@@ -36,6 +36,10 @@ class Prompting:
         """Raises InvalidRequest or ContextLengthExceeded for a prompt that this model cannot take, or what
         `CardBook.tokenizer` raises."""
         tokenizer = await self._cards.tokenizer(card.revision)
+        prompt = intent.prompt
+        if isinstance(prompt, tuple):
+            refuse_unknown_ids(card, prompt, source=intent.source)
+            return prompt
         if intent.kind is Kind.CHAT:
             chat = self._chat(card, tokenizer)
             now = self._now()
@@ -44,11 +48,11 @@ class Prompting:
             def work() -> tuple[int, ...]:
                 return _chat_ids(intent, card, tokenizer, chat, now)
         else:
-            size = len(intent.prompt)
+            size = len(prompt)
 
             def work() -> tuple[int, ...]:
-                refuse_hopeless(card, len(intent.prompt.encode()), tokenizer.longest_token, source=intent.source)
-                return tokenizer.encode_prompt(intent.prompt)
+                refuse_hopeless(card, len(prompt.encode()), tokenizer.longest_token, source=intent.source)
+                return tokenizer.encode_prompt(prompt)
 
         return work() if size <= INLINE_CHARACTERS else await asyncio.to_thread(work)
 

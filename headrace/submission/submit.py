@@ -1,7 +1,8 @@
 """Submit: an intent becomes a frozen request on a lane, durable before the caller hears of it. Knows no HTTP."""
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from headrace.contract.errors import HeadraceError, IdempotencyConflict, JobNotFound, QueueFull
@@ -10,7 +11,7 @@ from headrace.contract.ids import new_job_id
 from headrace.contract.job import Job
 from headrace.queue.base import AcceptReply, Outcome
 from headrace.store.cards import CardBook
-from headrace.submission.idempotency import HEADER, check_key
+from headrace.submission.idempotency import HEADER, check_key, keys_for
 from headrace.submission.intent import Intent
 from headrace.submission.limits import settle_max_tokens
 from headrace.submission.prompting import Prompting
@@ -39,10 +40,18 @@ class Submitted:
 class Submitter:
     """The one road in. For one event loop."""
 
-    def __init__(self, queue: AsyncQueue, cards: CardBook, prompting: Prompting | None = None) -> None:
+    def __init__(
+        self,
+        queue: AsyncQueue,
+        cards: CardBook,
+        prompting: Prompting | None = None,
+        abandon: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`abandon` is told the id of each job that nobody will ask for: it may be queued, and should be cancelled."""
         self._queue = queue
         self._cards = cards
         self._prompting = prompting or Prompting(cards)
+        self._abandon = abandon
 
     async def submit(
         self,
@@ -57,29 +66,67 @@ class Submitter:
 
         Raises ModelNotFound, ContextLengthExceeded, InvalidRequest, IdempotencyConflict (the key was used with
         another body), QueueFull or StoreUnavailable; after each of them there is no job, except that a
-        StoreUnavailable may have lost the answer and not the call: say it again with the same `idem_key`.
+        StoreUnavailable may have lost the answer and not the call: say it again with the same `idem_key`. Without a
+        key such a job is abandoned.
         """
+        (submitted,) = await self.submit_all(
+            (intent,), tenant=tenant, idem_key=idem_key, body_hash=body_hash, traceparent=traceparent
+        )
+        return submitted
+
+    async def submit_all(
+        self,
+        intents: Sequence[Intent],
+        *,
+        tenant: str = "default",
+        idem_key: str = "",
+        body_hash: str = "",
+        traceparent: str = "",
+    ) -> tuple[Submitted, ...]:
+        """The jobs of one request, in order; raises like `submit`. Nothing is queued before every one of them is known
+        to be good, and what was queued before an error is abandoned, unless the key can find it again."""
         check_key(idem_key)
+        jobs = [
+            replace(await self._freeze(intent), tenant=tenant, idem_key=key, traceparent=traceparent)
+            for intent, key in zip(intents, keys_for(idem_key, len(intents)), strict=True)
+        ]
+        done: list[Submitted] = []
+        try:
+            for job in jobs:
+                reply = await self._queue.accept(job, body_hash=body_hash)
+                done.append(await self._settle(job, reply))
+        except BaseException:
+            if not idem_key:
+                for job in jobs[: len(done) + 1]:
+                    self._abandon(job.id)
+            raise
+        return tuple(done)
+
+    async def _freeze(self, intent: Intent) -> Job:
         release = await self._cards.get(intent.model)
         card = release.card
         prompt_ids = await self._prompting.prompt_ids(intent, card)
         max_tokens = settle_max_tokens(card, intent.kind, len(prompt_ids), intent.max_tokens, source=intent.source)
         seed = secrets.randbits(63) if intent.seed is None else intent.seed
-        job = Job(
+        return Job(
             id=new_job_id(),
             model=card.id,
             lane=release.lane,
             revision=card.revision,
             job_class=intent.job_class,
             kind=intent.kind,
-            request=FrozenRequest(prompt_ids, intent.sampling(seed), max_tokens, intent.stop),
-            tenant=tenant,
+            request=FrozenRequest(
+                prompt_ids,
+                intent.sampling(seed),
+                max_tokens,
+                intent.stop,
+                logprobs=intent.logprobs,
+                prompt_logprobs=intent.logprobs if intent.echo else None,
+                echo=intent.echo,
+            ),
             deadline_at=intent.deadline_ms,
-            idem_key=idem_key,
-            traceparent=traceparent,
             metadata=intent.metadata,
         )
-        return await self._settle(job, await self._queue.accept(job, body_hash=body_hash))
 
     async def _settle(self, job: Job, reply: AcceptReply) -> Submitted:
         match reply.outcome:

@@ -1,7 +1,7 @@
 """One model's tokenizer: text to ids, and ids to raw bytes. Knows no model, no chat and no stream."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,6 +86,32 @@ class Tokenizer:
     def token(self, token_id: int | None) -> str:
         """A token as it is written in templates; empty when there is none."""
         return "" if token_id is None else self._encoder.id_to_token(token_id) or ""
+
+    def written(self, token_id: int) -> bytes:
+        """The bytes of one id by itself: what it shows, or for a special token its own name. Empty for an id without
+        a token."""
+        shown = self.pieces.get(token_id)
+        return self.token(token_id).encode() if shown is None else shown
+
+    def prompt_pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """What each id of a prompt adds to its text; joined they are what the model read.
+
+        Special tokens are as their author wrote them. Those that the tokenizer itself puts in front of a prompt, and
+        the space with which some kinds begin every text, are no part of it.
+        """
+        added = len(self._in_front) if tuple(ids[: len(self._in_front)]) == self._in_front else 0
+        pieces = [b""] * added + [self.written(token_id) for token_id in ids[added:]]
+        first = next((place for place, piece in enumerate(pieces) if piece), None)
+        if first is not None and self.strips_leading_space:
+            pieces[first] = pieces[first].removeprefix(b" ")
+        return pieces
+
+    @cached_property
+    def _in_front(self) -> tuple[int, ...]:
+        """What `encode_prompt` puts before a prompt: what its ids of a text have before those of the bare text."""
+        whole, bare = self.encode_prompt("a"), self.encode("a", special=True)
+        at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+        return whole[:at]
 
     @cached_property
     def _plain_encoder(self) -> tokenizers.Tokenizer:

@@ -15,6 +15,7 @@ if redis.call('EXISTS', 'hr:job:' .. id) == 1 then return { 'OK', id } end
 
 redis.call('HSET', 'hr:job:' .. id, unpack(ARGV, 10))
 redis.call('HSET', 'hr:job:' .. id, 'state', 'ACCEPTED', 'created_at', now, 'seq', 1)
+redis.call('ZADD', 'hr:jobs:' .. record.tenant, now, id)
 if idem_key ~= '' then redis.call('HSET', idem, 'body_hash', body_hash, 'job', id) end
 if deadline_in ~= '' then
   redis.call('HSET', 'hr:job:' .. id, 'deadline_at', now + deadline_in)

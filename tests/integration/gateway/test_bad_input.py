@@ -50,7 +50,7 @@ def check(reply: httpx2.Response, status: int, code: str, param: str | None = No
         ({"max_tokens": 10**6}, "context_length_exceeded", "messages"),
         ({"messages": [{"role": "user", "content": "long " * 2000}]}, "context_length_exceeded", "messages"),
         ({"n": 2}, "unknown_parameter", "n"),
-        ({"logprobs": True}, "unknown_parameter", "logprobs"),
+        ({"logprobs": 3}, "invalid_request", "logprobs"),
         ({"tools": []}, "unknown_parameter", "tools"),
         ({"no_such": 1}, "unknown_parameter", "no_such"),
     ],
@@ -136,7 +136,7 @@ def test_a_slow_body_is_given_up(client: httpx2.Client, gateway: Gateway, monkey
         ("POST", "/v1/jobs/", 404),
         ("PUT", "/v1/models", 405),
         ("GET", "/v1/chat/completions", 405),
-        ("GET", "/v1/jobs", 405),
+        ("PUT", "/v1/jobs", 405),
     ],
 )
 def test_unknown_routes_and_methods(client: httpx2.Client, method: str, path: str, status: int) -> None:

@@ -42,6 +42,9 @@ def refused(model: type[ChatBody | CompletionBody | JobBody], body: dict[str, An
         {"stream": True, "stream_options": {"include_usage": True}},
         {"user": "u", "metadata": {"k" * 64: "v" * 512}},
         {"n": 1},
+        {"logprobs": True},
+        {"logprobs": True, "top_logprobs": 20},
+        {"logprobs": False},
         dict.fromkeys(("temperature", "stop", "seed", "max_tokens", "n", "stream", "stream_options", "metadata")),
         said([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
         {"messages": [{"role": role, "content": ""} for role in ("system", "developer", "user", "assistant")]},
@@ -79,6 +82,10 @@ def test_accepted(more: dict[str, Any]) -> None:
         ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
         ({"n": 0}, "n"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 1}, "top_logprobs"),
+        ({"top_logprobs": 0}, "top_logprobs"),
         ({"n": True}, "n"),
         ({"stop": ""}, "stop"),
         ({"stop": 7}, "stop"),
@@ -118,8 +125,7 @@ def test_bad_values(more: dict[str, Any], param: str) -> None:
     ("more", "param"),
     [
         ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logprobs": None}, "logprobs"),
+        ({"echo": True}, "echo"),
         ({"tools": []}, "tools"),
         ({"response_format": {"type": "text"}}, "response_format"),
         ({"prompt": "hi"}, "prompt"),
@@ -141,15 +147,72 @@ def test_missing(field: str) -> None:
     assert (error.param, error.message) == (field, f"Missing required parameter: `{field}`.")
 
 
-@pytest.mark.parametrize("prompt", ["", ["a"], 1, None])
-def test_bad_prompts(prompt: Any) -> None:
-    assert refused(CompletionBody, {"model": "m", "prompt": prompt}).param == "prompt"
+@pytest.mark.parametrize("prompt", ["a", ["a", "b"], [0, 258], [[1], [2, 3]], ["a"] * 128])
+def test_prompts(prompt: Any) -> None:
+    assert parse(CompletionBody, {"model": "m", "prompt": prompt}).prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param", "reason"),
+    [
+        ("", "prompt", "at least 1 character"),
+        ([], "prompt", "not be empty"),
+        ([""], "prompt[0]", "at least 1 character"),
+        ([[]], "prompt[0]", "at least 1 item"),
+        ([[1], []], "prompt[1]", "at least 1 item"),
+        (["a", 1], "prompt[1]", "string"),
+        ([1, "a"], "prompt[1]", "integer"),
+        ([1, True], "prompt[1]", "integer"),
+        ([1.0], "prompt[0]", "integer"),
+        ([-1], "prompt[0]", "greater than or equal to 0"),
+        ([[1], [2**40]], "prompt[1][0]", "less than or equal to"),
+        ([[1], "a"], "prompt[1]", "list"),
+        (["a"] * 129, "prompt", "at most 128"),
+        ([None], "prompt[0]", "integer"),
+        (["\ud800"], "prompt[0]", "unicode"),
+        (1, "prompt", "a list of token ids"),
+        (None, "prompt", "a list of token ids"),
+        ({}, "prompt", "a list of token ids"),
+    ],
+)
+def test_bad_prompts(prompt: Any, param: str, reason: str) -> None:
+    error = refused(CompletionBody, {"model": "m", "prompt": prompt})
+    assert (error.code, error.param) == ("invalid_request", param)
+    assert reason in error.message
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"best_of": 2}, "best_of"),
+        ({"suffix": "x"}, "suffix"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"max_completion_tokens": 1}, "max_completion_tokens"),
+        ({"logprobs": 6}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
+        ({"echo": 1}, "echo"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 0, "echo": True}, "max_tokens"),
+        ({"max_tokens": 0, "logprobs": 0}, "max_tokens"),
+        ({"n": 2}, "n"),
+    ],
+)
+def test_bad_completions(more: dict[str, Any], param: str) -> None:
+    assert refused(CompletionBody, PROMPT | more).param == param
+
+
+def test_a_prompt_may_be_scored_without_an_answer() -> None:
+    for body in (CompletionBody, JobBody):
+        parsed = parse(body, PROMPT | {"max_tokens": 0, "echo": True, "logprobs": 0})
+        assert parsed.max_tokens == 0
 
 
 def test_a_job_is_a_chat_or_a_completion() -> None:
     body = parse(JobBody, PROMPT | {"class": "batch", "deadline_seconds": 1.5, "metadata": {"a": "b"}})
     assert (body.job_class, body.deadline_seconds) == ("batch", 1.5)
-    assert parse(JobBody, CHAT).messages is not None
+    assert parse(JobBody, CHAT | {"logprobs": True, "top_logprobs": 3}).messages is not None
+    assert parse(JobBody, {"model": "m", "prompt": [1, 2], "logprobs": 5, "echo": True}).prompt == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +226,15 @@ def test_a_job_is_a_chat_or_a_completion() -> None:
         (PROMPT | {"deadline_seconds": "1"}, "deadline_seconds"),
         (PROMPT | {"stream": True}, "stream"),
         (PROMPT | {"job_class": "batch"}, "job_class"),
+        (PROMPT | {"logprobs": True}, "logprobs"),
+        (PROMPT | {"logprobs": 6}, "logprobs"),
+        (PROMPT | {"logprobs": 1, "top_logprobs": 1}, "top_logprobs"),
+        (CHAT | {"logprobs": 1}, "logprobs"),
+        (CHAT | {"logprobs": "yes"}, "logprobs"),
+        (CHAT | {"echo": True}, "echo"),
+        ({"model": "m", "prompt": ["a"]}, "prompt"),
+        ({"model": "m", "prompt": [[1]]}, "prompt"),
+        ({"model": "m", "prompt": []}, "prompt"),
     ],
 )
 def test_bad_jobs(body: dict[str, Any], param: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from headrace.contract.generation import Sampling
 from headrace.contract.job import JobClass, Kind
 from headrace.openai.schema import ChatBody, CompletionBody, JobBody, parse
-from headrace.openai.translate import chat_intent, completion_intent, job_intent
+from headrace.openai.translate import chat_intent, completion_intents, job_intent
 from headrace.submission.intent import Intent, Turn
 
 
@@ -63,7 +63,7 @@ def test_parts_are_joined_and_developers_are_system() -> None:
 
 
 def test_completions_are_interactive() -> None:
-    intent = completion_intent(parse(CompletionBody, {"model": "m", "prompt": "p"}))
+    (intent,) = completion_intents(parse(CompletionBody, {"model": "m", "prompt": "p"}))
     assert intent == Intent(Kind.COMPLETION, "m", JobClass.INTERACTIVE, prompt="p")
     assert (intent.source, chat().source) == ("prompt", "messages")
 

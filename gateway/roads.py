@@ -1,0 +1,67 @@
+"""Several jobs followed at once, as one stream of what an OpenAI client is told. Knows roads, not who listens."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from gateway.cursor import Cursor
+from gateway.relay import Relay
+from headrace.contract.events import Cancelled, Completed, Delta, Expired, Failed
+from headrace.contract.job import Job
+from headrace.text.detokenizer import TextStream
+
+MOST_WAITING = 64
+"""Events that wait for a slow client; beyond it the roads are not pulled, and the journal keeps the rest."""
+_LOOK_S = 60.0
+
+Said = Delta | Completed | Failed | Cancelled | Expired
+
+
+class Roads:
+    """What is heard from some jobs, in the order in which it comes. Not for two tasks at once."""
+
+    def __init__(self) -> None:
+        self._heard: asyncio.Queue[tuple[int, Said | Exception]] = asyncio.Queue(MOST_WAITING)
+
+    async def next(self, timeout_s: float) -> tuple[int, Said] | None:
+        """Which job it was, by its place, and what it said; None when nothing came in this time.
+
+        Raises what its road raised: StoreUnavailable, JournalExpired or JobNotFound.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                number, said = await self._heard.get()
+        except TimeoutError:
+            return None
+        if isinstance(said, Exception):
+            raise said
+        return number, said
+
+    async def follow(self, relay: Relay, number: int, job: Job, new_stream: Callable[[], TextStream]) -> None:
+        """One job from its first event to its last."""
+        try:
+            async with relay.follow(job, Cursor.start(job.request.n), new_stream) as road:
+                while not road.ended:
+                    event = await road.next(_LOOK_S)
+                    if isinstance(event, Said):
+                        await self._heard.put((number, event))
+        except Exception as error:  # noqa: BLE001 - raised again by `next`, to whoever waits for this job
+            await self._heard.put((number, error))
+
+
+@asynccontextmanager
+async def follow_all(
+    relay: Relay, jobs: Sequence[Job], new_streams: Sequence[Callable[[], TextStream]]
+) -> AsyncIterator[Roads]:
+    """One task for each job; they are gone when the context is left."""
+    roads = Roads()
+    tasks = [
+        asyncio.create_task(roads.follow(relay, number, job, new_stream))
+        for number, (job, new_stream) in enumerate(zip(jobs, new_streams, strict=True))
+    ]
+    try:
+        yield roads
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -97,7 +97,7 @@ def readiness(answer: Mapping[str, Any]) -> Finding:
 
 
 def fleet(workers: Sequence[Mapping[str, Any]], cards: Sequence[Mapping[str, Any]]) -> Finding:
-    """From `/health/fleet` and `/v1/models`: jobs for a model without a worker wait, without a card they are refused."""
+    """From `/health/fleet` and `/v1/models`. Jobs for a model with a card and without a worker wait."""
     models = [str(card["id"]) for card in cards]
     served = {str(worker["lane"]).rpartition("@")[0] for worker in workers if worker["state"] == "ready"}
     counted = f"{len(workers)} workers, {sum(worker['state'] == 'ready' for worker in workers)} ready"

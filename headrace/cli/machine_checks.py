@@ -1,4 +1,4 @@
-"""Checks of this machine: Python, packages, CPU, folders, the Redis binary. Knows no server that runs; imports no torch."""
+"""Checks of this machine: Python, packages, CPU, folders, the Redis binary. Asks no server, imports no torch."""
 
 import platform
 import re
@@ -56,7 +56,7 @@ def extras(requirements: Sequence[str], installed: Mapping[str, str]) -> Finding
 
 
 def torch(version: str | None, version_file: str) -> Finding:
-    """`version_file` is the text of torch's version.py, which says what it was built for; importing it takes seconds."""
+    """`version_file` is the text of torch's version.py, which says what it was built for: importing takes seconds."""
     if version is None:
         return Finding("torch", State.WARN, "There is no torch: this machine cannot run a worker.", _CLONE)
     cuda = re.search(r"^cuda\b[^=]*= ['\"]([\d.]+)['\"]", version_file, re.MULTILINE)
@@ -83,7 +83,7 @@ def cpu(cpuinfo: str, machine: str) -> Finding:
         return Finding(
             "cpu",
             State.WARN,
-            f"{machine} with {', '.join(known) or 'no vector extension we use'}, without VNNI: exact products are slow.",
+            f"{machine} with {', '.join(known) or 'no vector extension we use'}, no VNNI: exact products are slow.",
             "Use a CPU with AVX512-VNNI or AVX-VNNI where speed matters.",
         )
     return Finding("cpu", State.OK, f"{machine} with {', '.join(known)}.")

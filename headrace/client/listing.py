@@ -59,11 +59,13 @@ class Pages:
         page = core.read_json(reply)
         try:
             jobs = [read_view(job) for job in page["data"]]
-            self._more = bool(page["has_more"] and jobs)
+            self._more, last = bool(page["has_more"]), page["last_id"]
         except (KeyError, TypeError) as error:
             raise HeadraceError(f"The gateway's answer is not a page of jobs ({error!r}).") from error
-        if jobs:
-            self._query["after"] = jobs[-1].id
+        if last is None:
+            self._more = False
+        else:
+            self._query["after"] = str(last)
         if self._left is not None:
             self._left = max(0, self._left - len(jobs))
         return jobs

@@ -227,7 +227,7 @@ def test_an_answer_waited_for_at_submit_needs_no_other_call(connect: MakeClient)
 
 def page(ids: list[str], *, more: bool) -> Answer:
     data = [{"id": one, "model": "m", "state": "queued", "usage": None, "error": None} for one in ids]
-    return Answer(200, json.dumps({"object": "list", "data": data, "has_more": more}).encode())
+    return Answer(200, json.dumps({"object": "list", "data": data, "has_more": more, "last_id": ids[-1]}).encode())
 
 
 def test_a_listing_is_read_page_by_page_as_it_is_taken(connect: MakeClient) -> None:

@@ -16,7 +16,7 @@ PROFILES = ("gpu", "sqs", "observability")
 
 
 def config(folder: Path, *profiles: str, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The resolved services and volumes. Raises AssertionError with Compose's own words for a file that is not valid."""
+    """The resolved services and volumes. Raises AssertionError with Compose's own words for an invalid file."""
     env_file = folder / "test.env"
     env_file.write_text("".join(f"{name}={value}\n" for name, value in (variables or {}).items()))
     command = [str(Path(sys.executable).with_name("docker-compose")), "--file", str(FILE), "--env-file", str(env_file)]

@@ -1,0 +1,45 @@
+"""One Redis, one built wheel and two bare environments for the folder's tests."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from headrace.store.connection import connect
+from tests.deployment.bare import Bare, install, pip
+from tests.deployment.dockerfile import ROOT
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def deployment_redis() -> Iterator[RedisServer]:
+    # Not pytest's folder: its names can be too long for a unix socket.
+    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
+        server = RedisServer(Path(folder), fsync="everysec")
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def store(deployment_redis: RedisServer) -> Iterator[redis.Redis]:
+    with connect(deployment_redis.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As it is published."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+    (built,) = folder.glob("headrace-*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def stranger(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    """A machine on which somebody said `pip install headrace`."""
+    return install(tmp_path_factory.mktemp("stranger") / "venv", str(wheel))

@@ -93,6 +93,20 @@ def test_no_schedule_changes_them(tiny: Path, engine: Engine, params: SamplingPa
     assert tight.generate(prompts, params) == expected
 
 
+def test_a_prompt_that_gives_way_half_explained_is_not_explained_twice(tiny: Path, engine: Engine) -> None:
+    expected = engine.generate([PROMPT], PROMPT_ALONE)[0]
+    tight = build(tiny, num_pages=8, page_size=4, max_batched_tokens=3)
+    tight.add_request("grows", PROMPT[:4], replace(GREEDY, max_tokens=20, logprobs=None, prompt_logprobs=None))
+    tight.add_request("r", PROMPT, PROMPT_ALONE)
+    preemptions, outputs = 0, []
+    while "r" in tight._scheduler:
+        step = tight.step()
+        preemptions += step.stats.preemptions
+        outputs += [output for output in step.outputs if output.request_id == "r"]
+    assert preemptions > 0
+    assert [output.prompt_logprobs for output in outputs] == [expected.prompt_logprobs]
+
+
 def test_slices_of_prompt_rows_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = engine.generate([PROMPT], GREEDY)
     widths: list[int] = []

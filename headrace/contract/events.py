@@ -136,4 +136,4 @@ def from_json(data: Mapping[str, Any]) -> Event:
 
 
 def _token_logprobs(entry: Mapping[str, Any]) -> TokenLogprobs:
-    return TokenLogprobs(entry["logprob"], tuple((token_id, logprob) for token_id, logprob in entry.get("top", ())))
+    return TokenLogprobs(entry["logprob"], tuple(map(tuple, entry.get("top", ()))))

@@ -1,7 +1,8 @@
 """A last will: when the supervisor is gone, however it went, ends all it had started. Knows pids and nothing else.
 
-Run as a script with the supervisor's pipe as standard input: `+<pid>` and `-<pid>` lines keep the list, and the end
-of the pipe is the supervisor's death, which the kernel tells even when nobody else can (SIGKILL, out of memory).
+Run as a script with a word for people and the pids that live already as arguments, and with the supervisor's pipe as
+standard input: `+<pid>` and `-<pid>` lines keep the list, and the end of the pipe is the supervisor's death, which the
+kernel tells even when nobody else can (SIGKILL, out of memory).
 Imports nothing of Headrace, so that it starts in milliseconds and stays small.
 """
 
@@ -21,8 +22,8 @@ def end(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def watch(lines: Iterable[str]) -> None:
-    pids: dict[int, None] = {}
+def watch(lines: Iterable[str], living: Iterable[int] = ()) -> None:
+    pids: dict[int, None] = dict.fromkeys(living)
     for line in lines:
         sign, pid = line[0], int(line[1:])
         if sign == "+":
@@ -36,4 +37,4 @@ def watch(lines: Iterable[str]) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    watch(sys.stdin)
+    watch(sys.stdin, map(int, sys.argv[2:]))

@@ -173,9 +173,9 @@ class Supervisor:
         del self._kept[kept.spec.name]
         self._on_leave(kept.spec.name, kept.process.pid, -signal.SIGKILL if code is None else code)
 
-    def _start_guardian(self) -> "subprocess.Popen[bytes]":
+    def _start_guardian(self, living: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", guardian.__file__, str(self._logs)],
+            [sys.executable, "-I", "-S", guardian.__file__, str(self._logs), *(str(pid) for pid in living)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -188,10 +188,8 @@ class Supervisor:
         if self._guardian.poll() is not None:
             if self._guardian.stdin is not None:
                 self._guardian.stdin.close()
-            self._guardian = self._start_guardian()
             living = [kept.process.pid for kept in self._kept.values() if kept.process is not None]
-            for pid in [*living, *self._extra]:
-                self._tell(f"+{pid}")
+            self._guardian = self._start_guardian([*living, *self._extra])
 
     def _tell(self, line: str) -> None:
         assert self._guardian.stdin is not None

@@ -22,10 +22,13 @@ STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf'
 class Watched:
     """A supervisor that starts again at once, and what it said."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, policy: RestartPolicy | None = None) -> None:
         self.deaths: list[Death] = []
-        policy = RestartPolicy(first_s=0.01, longest_s=0.02)
-        self.supervisor = Supervisor(folder, on_death=self.deaths.append, policy=policy)
+        self.left: list[tuple[str, int, int]] = []
+        policy = policy or RestartPolicy(first_s=0.01, longest_s=0.02)
+        self.supervisor = Supervisor(
+            folder, on_death=self.deaths.append, on_leave=lambda *who: self.left.append(who), policy=policy
+        )
 
     def look(self) -> None:
         self.supervisor.look(time.monotonic())
@@ -86,7 +89,8 @@ def test_stop_goes_stage_by_stage(watched: Watched, tmp_path: Path) -> None:
     source = (
         "import signal, sys, time\n"
         f"def end(*_):\n    open({str(order)!r}, 'a').write(sys.argv[1] + ' ')\n    sys.exit()\n"
-        "signal.signal(15, end)\nprint('ready', flush=True)\ntime.sleep(600)"
+        "signal.signal(15, end)\nprint('ready', flush=True)\n"
+        "while True: time.sleep(0.05)"  # a signal just before a sleep is heard after it
     )
     for name in ("redis", "gateway", "worker"):
         process = watched.supervisor.start(Spec(name, (sys.executable, "-c", source, name)))
@@ -107,6 +111,48 @@ def test_a_hurry_waits_for_nobody(watched: Watched) -> None:
     until(lambda: process.last_words() == "deaf")
     watched.supervisor.stop([["deaf"]], hurry=lambda: True)
     assert process.exit_code == -signal.SIGKILL
+
+
+def test_who_is_retired_leaves_and_is_not_started_again(watched: Watched) -> None:
+    stays, goes = watched.supervisor.start(python(SLEEP, "stays")), watched.supervisor.start(python(SLEEP, "goes"))
+    watched.supervisor.retire("goes")
+    assert watched.supervisor.children()["goes"].leaving
+
+    def left() -> bool:
+        watched.look()
+        return bool(watched.left)
+
+    until(left)
+    assert watched.left == [("goes", goes.pid, -signal.SIGTERM)]
+    assert list(watched.supervisor.children()) == ["stays"]
+    assert stays.exit_code is None
+    assert not watched.deaths
+    watched.supervisor.start(python(SLEEP, "goes"))
+    assert not watched.supervisor.children()["goes"].leaving
+
+
+def test_who_is_retired_and_does_not_go_is_killed_at_its_deadline(watched: Watched) -> None:
+    process = watched.supervisor.start(python(STUBBORN, "deaf", grace_s=0.2))
+    until(lambda: process.last_words() == "deaf")
+    watched.supervisor.retire("deaf")
+
+    def left() -> bool:
+        watched.look()
+        return bool(watched.left)
+
+    until(left)
+    assert watched.left == [("deaf", process.pid, -signal.SIGKILL)]
+    assert gone(process.pid)
+
+
+def test_who_waits_for_a_restart_is_retired_at_once(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, RestartPolicy(first_s=600))
+    watched.supervisor.start(python("import sys; sys.exit(1)", "one"))
+    watched.look_until_deaths(1)
+    assert watched.supervisor.children()["one"].pid is None
+    watched.supervisor.retire("one")
+    assert not watched.supervisor.children()
+    watched.supervisor.stop([])
 
 
 UP = """

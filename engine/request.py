@@ -45,8 +45,11 @@ class SamplingParams:
     def check(self, vocab_size: int) -> None:
         """Raises EngineRequestError naming the first value that cannot be."""
         for name in ("logprobs", "prompt_logprobs"):
-            if getattr(self, name) is not None:
-                _within(name, getattr(self, name), 0, MOST_ALTERNATIVES)
+            value = getattr(self, name)
+            if value is not None:
+                _within(name, value, 0, MOST_ALTERNATIVES)
+                if not isinstance(value, int):
+                    raise EngineRequestError(f"{name} must be a whole number, not {value!r}")
         _within("max_tokens", self.max_tokens, 1 if self.prompt_logprobs is None else 0, math.inf)
         _within("min_tokens", self.min_tokens, 0, self.max_tokens)
         _within("temperature", self.temperature, 0.0, 100.0)

@@ -34,6 +34,7 @@ BAD = [
     ("choice", -1),
     ("logprobs", -1),
     ("logprobs", 21),
+    ("logprobs", 1.5),
     ("prompt_logprobs", -1),
     ("prompt_logprobs", 21),
     ("grammar", "root ::= 'a'"),

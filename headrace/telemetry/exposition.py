@@ -81,8 +81,9 @@ def _histogram(
     row: MetricRow, worker: str, labels: Labels, bounds: Sequence[float], seen: Sequence[int], total: float
 ) -> Iterator[str]:
     inner = _braces((*row.labels, "worker"), (*labels, worker))[1:-1]
+    before = f'{row.name}_bucket{{le="'
     for bound, count in zip(bounds, seen, strict=False):
-        yield f'{row.name}_bucket{{le="{float(bound)}",{inner}}} {_number(count)}'
+        yield f'{before}{float(bound)}",{inner}}} {float(count)}'
     yield f'{row.name}_bucket{{le="+Inf",{inner}}} {_number(seen[-1])}'
     yield f"{row.name}_sum{{{inner}}} {_number(total)}"
     yield f"{row.name}_count{{{inner}}} {_number(seen[-1])}"

@@ -7,6 +7,7 @@ cannot be sent, is lost, and said once.
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
@@ -22,16 +23,22 @@ from headrace.contract.errors import SetupError
 from headrace.telemetry.tracing import Attributes, Kind, Span, Tracing, valid_traceparent
 
 PATH = "/v1/traces"
-EXPORT_TIMEOUT_S = 5.0
-MOST_WAITING = 4096
-BATCH = 256
-EVERY_MS = 1000
 _KINDS = {"internal": trace.SpanKind.INTERNAL, "server": trace.SpanKind.SERVER, "consumer": trace.SpanKind.CONSUMER}
 
 _log = structlog.get_logger(__name__)
 
 
-def send_to(endpoint: str, service: str) -> "OtelTracing":
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Spans wait until there are `batch` of them or the oldest has waited; beyond `most_waiting` they are lost."""
+
+    batch: int = 256
+    most_waiting: int = 4096
+    wait_s: float = 1.0
+    timeout_s: float = 5.0
+
+
+def send_to(endpoint: str, service: str, pace: Pace = Pace()) -> "OtelTracing":
     """Traces of this process go to a collector's base URL. What a sampled flag decided upstream is kept to.
 
     Raises SetupError when the endpoint is no http(s) URL.
@@ -46,7 +53,7 @@ def send_to(endpoint: str, service: str) -> "OtelTracing":
     # OpenTelemetry says every failed batch and each retry; `Told` says a failure once, and its end.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     base = endpoint.rstrip("/").removesuffix(PATH)
-    exporter = Told(OTLPSpanExporter(endpoint=base + PATH, timeout=EXPORT_TIMEOUT_S), base)
+    exporter = Told(OTLPSpanExporter(endpoint=base + PATH, timeout=pace.timeout_s), base)
     # Given in full, so that nothing is taken from the environment.
     provider = TracerProvider(
         sampler=ParentBased(ALWAYS_ON), resource=Resource({"service.name": service}), shutdown_on_exit=False
@@ -54,10 +61,10 @@ def send_to(endpoint: str, service: str) -> "OtelTracing":
     provider.add_span_processor(
         BatchSpanProcessor(
             exporter,
-            max_queue_size=MOST_WAITING,
-            schedule_delay_millis=EVERY_MS,
-            max_export_batch_size=BATCH,
-            export_timeout_millis=EXPORT_TIMEOUT_S * 1000,
+            max_queue_size=pace.most_waiting,
+            schedule_delay_millis=pace.wait_s * 1000,
+            max_export_batch_size=pace.batch,
+            export_timeout_millis=pace.timeout_s * 1000,
         )
     )
     return OtelTracing(provider)

@@ -77,7 +77,7 @@ async def open_services(
     cards = CardBook(client)
     index = JobIndex(client)
     abandoned = Abandoned(queue)
-    sweeper = asyncio.create_task(sweep_forever(queue, index, abandoned, settings.queue.reap_ms / 1000))
+    sweeper = asyncio.create_task(sweep_forever(queue, index, abandoned, metrics, settings.queue.reap_ms / 1000))
     try:
         yield Services(
             settings=settings,

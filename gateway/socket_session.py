@@ -43,7 +43,7 @@ class SocketSession:
         """From the handshake to the close, which is logged and counted like an HTTP reply."""
         request_id = structlog.contextvars.get_contextvars()["request_id"]
         began = time.perf_counter()
-        with self._services.metrics.open_requests.track_inprogress():
+        with self._services.metrics.open_websockets.track_inprogress():
             try:
                 await self._websocket.accept(headers=[(b"x-request-id", request_id.encode())])
                 await self._close(*await self._talk(job_id))

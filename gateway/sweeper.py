@@ -8,6 +8,7 @@ import asyncio
 import structlog
 
 from gateway.abandoned import Abandoned
+from gateway.metrics import GatewayMetrics
 from headrace.contract.errors import StoreUnavailable
 from headrace.queue.async_redis import AsyncRedisQueue
 from headrace.queue.base import ReapReply, ReapRequest
@@ -16,12 +17,14 @@ from headrace.store.job_index import JobIndex
 _log = structlog.get_logger(__name__)
 
 
-async def sweep_forever(queue: AsyncRedisQueue, index: JobIndex, abandoned: Abandoned, every_s: float) -> None:
+async def sweep_forever(
+    queue: AsyncRedisQueue, index: JobIndex, abandoned: Abandoned, metrics: GatewayMetrics, every_s: float
+) -> None:
     """Reap, cancel and tidy every `every_s` seconds until cancelled. There is no leader: any number may."""
     away = False
     while True:
         try:
-            _report(await queue.reap(ReapRequest()))
+            _report(await queue.reap(ReapRequest()), metrics)
             await abandoned.cancel()
             await index.tidy()
             away = False
@@ -36,7 +39,9 @@ async def sweep_forever(queue: AsyncRedisQueue, index: JobIndex, abandoned: Aban
         await asyncio.sleep(every_s)
 
 
-def _report(reply: ReapReply) -> None:
+def _report(reply: ReapReply, metrics: GatewayMetrics) -> None:
     for fate, jobs in (("requeued", reply.requeued), ("expired", reply.expired), ("dead", reply.dead)):
+        if jobs:
+            metrics.reaped.labels(fate).inc(len(jobs))
         for job in jobs:
             _log.info("gateway.reaped", job=job, fate=fate)

@@ -51,6 +51,11 @@ class EventSender:
         except queue.Full:
             self.dropped += 1
 
+    @property
+    def sending(self) -> bool:
+        """Whether its thread is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
     def start(self, app: Celery, hostname: str) -> None:
         """Events carry `hostname` as the node that they come from."""
         self._thread = threading.Thread(target=self._run, args=(app, hostname), name="events", daemon=True)

@@ -1,9 +1,18 @@
 """How much a worker claims."""
 
+from dataclasses import replace
+
 import pytest
 
-from workers.inference.holdings import Load
-from workers.inference.intake import MICRO_BATCH, NO_ROOM, Room, room
+from headrace.contract.job import State
+from headrace.queue.memory import MemoryQueue
+from headrace.store.journal import Journaled
+from headrace.telemetry.metrics import Recorder
+from tests.unit.workers.desk import READY
+from tests.unit.workers.jobs import make_job
+from workers.inference.holdings import Holdings, Load
+from workers.inference.inbox import Inbox
+from workers.inference.intake import MICRO_BATCH, NO_ROOM, Intake, IntakeParts, Room, room
 
 
 @pytest.mark.parametrize(
@@ -19,3 +28,25 @@ from workers.inference.intake import MICRO_BATCH, NO_ROOM, Room, room
 )
 def test_room(load: Load, expected: Room) -> None:
     assert room(load, capacity=1000, max_jobs=32) == expected
+
+
+def test_while_paused_nothing_is_claimed() -> None:
+    queue = MemoryQueue(lambda: 1000)
+    parts = IntakeParts(
+        worker="w_test",
+        lane="m@stable",
+        max_jobs=8,
+        queue=queue,
+        read_journal=lambda job: (Journaled(),),
+        holdings=Holdings(on_room=lambda: None),
+        metrics=Recorder(),
+        inbox=Inbox(),
+    )
+    intake = Intake(parts)
+    intake.open(replace(READY, facts=replace(READY.facts, revision="r")))
+    queue.accept(make_job("job_1", state=State.ACCEPTED, lease_id="", epoch=0))
+    intake.pause(True)
+    assert intake.paused
+    assert intake.claim() == 0
+    intake.pause(False)
+    assert intake.claim() == 1

@@ -5,6 +5,7 @@ A fleet that never had a worker can then accept jobs, which is what starts one.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def register(settings: Settings) -> ModelCard:
     )
     with client:
         check_server(client)
-        card = make_card(model.id, ready)
+        card = replace(make_card(model.id, ready), digest="")  # of a running engine only
         return write_card(client, card, ready.facts.tokenizer_json, release=settings.worker.release)
 
 

@@ -1,14 +1,16 @@
 """One Redis, one built wheel and two bare environments for the folder's tests."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from headrace.store.connection import connect
 from tests.deployment.bare import Bare, install, pip
+from tests.deployment.compose import PROFILES, config
 from tests.deployment.dockerfile import ROOT
 from tests.redis_server import RedisServer
 
@@ -28,6 +30,13 @@ def store(deployment_redis: RedisServer) -> Iterator[redis.Redis]:
     with connect(deployment_redis.url) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """Every service of docker-compose.yml, all profiles together."""
+    services: Mapping[str, Any] = config(tmp_path_factory.mktemp("compose"), *PROFILES)["services"]
+    return services
 
 
 @pytest.fixture(scope="session")

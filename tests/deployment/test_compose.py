@@ -24,12 +24,6 @@ OFFICIAL_USERS = {"redis", "prom/prometheus", "grafana/grafana", "jaegertracing/
 """Images that give up root by themselves, by a USER of theirs or, Redis, in their entrypoint."""
 
 
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
-    services: Mapping[str, Any] = config(tmp_path_factory.mktemp("compose"), *PROFILES)["services"]
-    return services
-
-
 def settings_of(service: Mapping[str, Any]) -> Settings:
     """What the settings of a container come to: what Compose gives and what its image sets."""
     image = image_variables(service)

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,14 +16,16 @@ import redis
 
 from headrace import Client
 from headrace.contract.events import Delta, Event, Resumed, Started
+from headrace.store.beats import read_beats
 
 SLOW = "fake:speed=60"
+LANES = ("quick", "slow")
 
 
 class Up:
     """`headrace up` in a process of its own."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, models: Sequence[str] = (SLOW,)) -> None:
         self.folder = folder / "data"
         self.log = folder / "up.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
@@ -31,16 +34,17 @@ class Up:
             f"HEADRACE_QUEUE__{n}": v for n, v in {"LEASE_MS": "2000", "RENEW_MS": "400", "REAP_MS": "200"}.items()
         }
         command = [sys.executable, "-m", "headrace.cli.main", "up", "--data-dir", str(self.folder), "--port", "auto"]
+        command += [word for model in models for word in ("--model", model)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--model", SLOW, *arguments], stdout=subprocess.PIPE, stderr=log, env=kept, text=True
+                [*command, *arguments], stdout=subprocess.PIPE, stderr=log, env=kept, text=True
             )
 
-    def address(self) -> dict[str, str]:
+    def address(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log.read_text()
-        address: dict[str, str] = json.loads(line)
+        address: dict[str, Any] = json.loads(line)
         return address
 
     def family(self) -> list[psutil.Process]:
@@ -49,6 +53,11 @@ class Up:
     def pid_of(self, word: str) -> int:
         children = psutil.Process(self.process.pid).children()
         return int(next(one.pid for one in children if any(word in part for part in one.cmdline()[:3])))
+
+    def tasks(self) -> list[psutil.Process]:
+        """The task role's process, while it lives."""
+        children = [one for one in psutil.Process(self.process.pid).children() if one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in children if "workers.celery_app" in one.cmdline()]
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -66,8 +75,8 @@ class Up:
 def start(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     started: list[Up] = []
 
-    def one(*arguments: str) -> Up:
-        started.append(Up(tmp_path, *arguments))
+    def one(*arguments: str, models: Sequence[str] = (SLOW,)) -> Up:
+        started.append(Up(tmp_path, *arguments, models=models))
         return started[-1]
 
     yield one
@@ -159,7 +168,7 @@ def test_two_cannot_share_a_folder(start: Callable[..., Up]) -> None:
 def test_a_worker_that_never_starts_ends_it_with_its_own_words(start: Callable[..., Up], tmp_path: Path) -> None:
     corrupt = tmp_path / "corrupt.gguf"
     corrupt.write_bytes(b"GGUF" + bytes(64))
-    up = start("--json", "--model", f"file:{corrupt}")
+    up = start("--json", models=[f"file:{corrupt}"])
     assert up.process.wait(60) == 1
     last = up.log.read_text().splitlines()[-1]
     assert last.startswith("headrace: worker-1 ended with exit code")
@@ -170,8 +179,93 @@ def test_a_card_of_an_earlier_run_makes_no_fleet_ready(start: Callable[..., Up])
     """The card outlives its fleet in the data folder; a model that cannot start must still end the next `up`."""
     first = start("--", "true")
     assert first.process.wait(60) == 0, first.log.read_text()
-    second = start("--model", "fake:knob=1", "--", "true")
+    second = start("--", "true", models=["fake:knob=1"])
     assert second.process.wait(60) == 1
     (line,) = second.log.read_text().splitlines()
     assert "no knob 'knob'" in line
     assert f"Its log: {second.folder}" in line
+
+
+def test_two_models_have_their_own_workers(start: Callable[..., Up]) -> None:
+    up = start("--json", "--workers", "2", models=["quick=fake:speed=200", "slow=fake:speed=40"])
+    address = up.address()
+    assert (address["model"], address["models"]) == ("quick", ["quick", "slow"])
+    with Client(address["url"]) as client, redis.Redis.from_url(address["redis_url"]) as store:
+        assert sorted(client.models()) == ["quick", "slow"]
+        lanes = {beat.worker: beat.lane for beat in read_beats(store)}
+        assert sorted(lanes.values()) == ["quick@stable", "quick@stable", "slow@stable", "slow@stable"]
+        jobs = [(model, client.submit(model=model, prompt=f"{n}", max_tokens=8)) for n in range(8) for model in LANES]
+        for model, job in jobs:
+            (began,) = (event for event in job.stream() if isinstance(event, Started))
+            assert lanes[began.worker] == f"{model}@stable"
+
+
+def test_from_none_to_one_and_back(start: Callable[..., Up], tmp_path: Path) -> None:
+    """Of two models that never had a worker, the one that is asked for gets one, as long as there is work."""
+    config = tmp_path / "scale.yaml"
+    config.write_text("scale: {idle_s: 0.5, look_s: 0.2}")
+    up = start("--json", "--workers", "0..2", "--config", str(config), models=["quick=fake:speed=200", "slow=fake:"])
+    address = up.address()
+    with Client(address["url"]) as client, redis.Redis.from_url(address["redis_url"]) as store:
+        assert not read_beats(store)
+        assert sorted(client.models()) == ["quick", "slow"]
+        job = client.submit(model="quick", prompt="wake", max_tokens=8)
+        assert job.wait(timeout=60).usage.completion_tokens == 8
+        assert [beat.lane for beat in read_beats(store)] == ["quick@stable"]
+        until(lambda: not read_beats(store), "no worker", limit_s=30)
+        abandoned = client.submit(model="slow", prompt="wake", max_tokens=8)
+        until(lambda: read_beats(store), "a worker that starts", limit_s=30)
+    family = up.family()
+    up.process.kill()
+    until(lambda: all_gone(family), "all processes gone")
+    said = up.log.read_text()
+    assert "quick@stable: 0 → 1 workers" in said
+    assert "quick@stable: 1 → 0 workers (idle)" in said
+    assert "ended" not in said, "leaving is no death"
+    with Client(start("--json", "--workers", "0..1", models=["slow=fake:"]).address()["url"]) as client:
+        assert client.job(abandoned.id).wait(timeout=60).usage.completion_tokens == 8
+
+
+def test_a_killed_worker_of_a_lane_that_scales_gives_its_job_back(start: Callable[..., Up]) -> None:
+    up = start("--json", "--workers", "0..1")
+    with Client(up.address()["url"]) as client:
+        expected = client.submit(model="fake", prompt="go on", seed=5, max_tokens=60)
+        job = client.submit(model="fake", prompt="go on", seed=5, max_tokens=60)
+        events: list[Event] = []
+        for event in job.stream():
+            events.append(event)
+            if isinstance(event, Delta) and sum(isinstance(one, Delta) for one in events) == 4:
+                worker = next(one.worker for one in events if isinstance(one, Started))
+                os.kill(int(worker.split("_")[-2]), signal.SIGKILL)
+        assert any(isinstance(event, Resumed) for event in events)
+        assert "".join(event.text for event in events if isinstance(event, Delta)) == expected.wait(timeout=60).text
+
+
+def test_tasks_are_restarted_and_end_with_the_rest(start: Callable[..., Up]) -> None:
+    up = start("--json")
+    address = up.address()
+    until(lambda: up.tasks(), "the task role")
+    first = up.tasks()[0]
+    first.kill()
+    until(lambda: [one for one in up.tasks() if one.pid != first.pid], "the task role again")
+    with Client(address["url"]) as client:
+        assert client.submit(model="fake", prompt="go on", max_tokens=4).wait(timeout=60).usage.completion_tokens == 4
+    family = up.family()
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(30) == 0, up.log.read_text()
+    until(lambda: all_gone(family), "all processes gone")
+    assert "tasks was ended by signal 9" in up.log.read_text()
+
+
+@pytest.mark.parametrize("workers", ["0", "3..1", "0..0", "many", "1..", "-1"])
+def test_workers_that_serve_nothing_are_refused(workers: str, start: Callable[..., Up]) -> None:
+    up = start(f"--workers={workers}")
+    assert up.process.wait(30) == 1
+    (line,) = up.log.read_text().splitlines()
+    assert workers in line
+
+
+def test_two_models_of_one_name_are_refused(start: Callable[..., Up]) -> None:
+    up = start(models=["fake:speed=1", "fake:speed=2"])
+    assert up.process.wait(30) == 1
+    assert "Two models are called fake" in up.log.read_text()

@@ -17,6 +17,7 @@ LONGEST_S = 600
 """The hard limit of every task of this role, in seconds."""
 
 SPARE_S = 30
+STALE_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +49,8 @@ def add_sweeps(app: Celery, settings: Settings) -> None:
         every_s = sweep.every_s(settings)
         limits = {"soft_time_limit": sweep.limit_s, "time_limit": sweep.limit_s + SPARE_S}
         app.task(_task(name, sweep, settings), name=task_name(name), ignore_result=True, **limits)
-        # A ring that was not heard before the next one is as good as never rung: they must not heap up.
-        options = {"queue": MAINTENANCE, "expires": every_s}
+        # A ring that was not heard before others followed is as good as never rung: they must not heap up.
+        options = {"queue": MAINTENANCE, "expires": max(every_s, STALE_S)}
         schedule[name] = {"task": task_name(name), "schedule": every_s, "options": options}
     app.conf.beat_schedule = schedule
 

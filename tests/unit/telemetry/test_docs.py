@@ -1,9 +1,11 @@
 """The documents say what the code says. Knows the text of docs/ only."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 from headrace.settings import Settings
+from headrace.telemetry.metrics import METRICS
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -26,3 +28,11 @@ def test_operations_names_only_settings_that_exist() -> None:
     for name in named:
         section, field = name.split(".")
         assert field in type(getattr(Settings(), section)).model_fields, name
+
+
+def test_operations_explains_every_metric_and_none_that_is_not() -> None:
+    section = (DOCS / "02-operations.md").read_text("utf-8").split("## Metrics")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    explained = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(explained) == sorted(METRICS)
+    assert set(re.findall(r"headrace_\w+", section)) == set(METRICS)

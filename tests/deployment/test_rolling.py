@@ -23,7 +23,7 @@ from tests.redis_server import RedisServer
 from workers.inference.fake_engine import token_at
 from workers.inference.messages import AddRequest
 
-TOKENS = 200
+TOKENS = 120
 Following = dict[str, Future[list[Event]]]
 
 

@@ -43,8 +43,8 @@ class Version:
         return f"http://127.0.0.1:{port}"
 
     def worker(self, tag: str) -> "Worker":
-        """Start a worker that decodes a hundred tokens a second, of three jobs at most."""
-        return Worker(tag, self._start("workers", "--model", "fake:speed=100", "--tag", tag))
+        """Start a worker that decodes forty tokens a second, of three jobs at most."""
+        return Worker(tag, self._start("workers", "--model", "fake:speed=40", "--tag", tag))
 
     def _start(self, module: str, *flags: str) -> subprocess.Popen[bytes]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "PYTHONPATH"))}

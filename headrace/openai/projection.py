@@ -150,7 +150,7 @@ def job_list(jobs: Sequence[Job], first_id: str | None, last_id: str | None, has
 
 
 def model_object(card: ModelCard) -> dict[str, Any]:
-    """One model of `GET /v1/models`, with what a caller needs to size a prompt."""
+    """One model of `GET /v1/models`, with what a caller needs to size a prompt and what its file says of itself."""
     return {
         "id": card.id,
         "object": "model",
@@ -160,6 +160,11 @@ def model_object(card: ModelCard) -> dict[str, Any]:
         "max_tokens_in_all": card.max_tokens_in_all,
         "aliases": list(card.aliases),
         "capabilities": list(card.capabilities),
+        "name": card.name or None,
+        "architecture": card.architecture or None,
+        "parameters": card.parameters,
+        "quantization": card.quantization or None,
+        "licence": card.licence or None,
     }
 
 

@@ -66,6 +66,11 @@ class ModelFacts:
     vocab_size: int
     eos_ids: tuple[int, ...]
     bos_id: int | None
+    name: str = ""
+    architecture: str = ""
+    parameters: int | None = None
+    quantization: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

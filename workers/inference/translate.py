@@ -153,6 +153,11 @@ def facts_of(description: ModelDescription, max_context: int) -> ModelFacts:
         vocab_size=description.vocab_size,
         eos_ids=description.eos_ids,
         bos_id=description.bos_id,
+        name=description.name,
+        architecture=description.architecture,
+        parameters=description.parameter_count,
+        quantization=description.quantization,
+        licence=description.licence,
     )
 
 

@@ -1,9 +1,12 @@
 """One inference worker: its parts put together, started in order and ended in order. Knows no Celery."""
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import structlog
@@ -12,6 +15,7 @@ from headrace import models
 from headrace.contract.errors import SetupError
 from headrace.contract.ids import worker_id
 from headrace.contract.job import Job, lane_of
+from headrace.pull import pull
 from headrace.queue.base import FinishReply, ReapRequest
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
@@ -67,11 +71,13 @@ class Status:
 
 
 def find_model(settings: Settings) -> ServedModel:
-    """The model of the settings. Raises SetupError when it is not here."""
+    """The model of the settings, fetched if it is not on this machine. Raises SetupError when it cannot be had."""
     name = settings.worker.model
     without_model = models.fake(name)
     if without_model is None:
-        found = models.resolve(name, settings.paths.models_dir)
+        if not models.is_here(name, settings.paths.models_dir):
+            log.info("fetching the model, it is not on this machine yet", model=name)
+        found = pull(name, settings.paths.models_dir, endpoint_url=settings.blobs.endpoint_url)
         return ServedModel(found.id, str(found.path))
     model_id, source = without_model
     try:
@@ -83,6 +89,9 @@ def find_model(settings: Settings) -> ServedModel:
 
 def process_age_s() -> float:
     """Seconds since this process was started, interpreter and imports included."""
+    if sys.platform == "linux":  # psutil adds whole seconds of boot time, and would be up to a second off
+        started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
     return time.time() - float(psutil.Process().create_time())
 
 

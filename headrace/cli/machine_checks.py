@@ -99,10 +99,10 @@ def this_cpu() -> Finding:
 
 def models_folder(folder: Path, model: str) -> Finding:
     """Whether the model that a worker here would serve can be found."""
-    if model.startswith("fake:"):
-        return Finding("models", State.OK, "The fake engine needs no model.")
-    here = [row.entry.id for row in models.listing(folder) if row.pulled]
     try:
+        if models.fake(model):
+            return Finding("models", State.OK, "The fake engine needs no model.")
+        here = [row.id for row in models.listing(folder) if row.pulled]
         models.resolve(model, folder)
     except SetupError as error:
         return failed("models", error, State.WARN)

@@ -1,28 +1,23 @@
-"""`submit`, `events` and `cancel` against a real fleet with the fake engine."""
+"""`submit`, `events`, `cancel` and `jobs` against a real fleet with the fake engine."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from headrace import Client
-from tests.integration.cli.test_up import Up
+from tests.e2e.fleet import Fleet
 from tests.unit.cli.test_main import Ran, run
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    up = Up(tmp_path_factory.mktemp("fleet"), "--json")
-    try:
-        yield up.address()["url"]
-    finally:
-        up.close()
+def url(fake_fleet: Fleet) -> str:
+    return fake_fleet.url
 
 
 @pytest.fixture(scope="module")
 def job(url: str) -> str:
     with Client(url) as client:
-        handle = client.submit(model="fake", prompt="hello", max_tokens=12, seed=1)
+        handle = client.submit(model="fake", prompt="hello", max_tokens=12, seed=1, metadata={"who": "me"})
         handle.wait(timeout=60)
         return handle.id
 
@@ -77,3 +72,35 @@ def test_an_unknown_model(url: str) -> None:
     ran = run("submit", "hello", "--model", "gpt-7", "--url", url)
     assert (ran.code, ran.out) == (1, "")
     assert "gpt-7" in ran.err
+
+
+def test_a_table_of_jobs(url: str, job: str) -> None:
+    heading, *rows = run("jobs", "--state", "ended", "--model", "fake", "--limit", "100", "--url", url).out.splitlines()
+    assert heading.split() == ["JOB", "STATE", "MODEL", "CLASS", "AGE", "TOKENS"]
+    row = next(row.split() for row in rows if row.startswith(job))
+    assert row[1:4] == ["succeeded", "fake", "standard"]
+    assert row[5] == "5+12"
+
+
+def test_jobs_as_json_newest_first(url: str, job: str) -> None:
+    with Client(url) as client:
+        newer = client.submit(model="fake", prompt="p", max_tokens=1, job_class="background").id
+    found = [json.loads(line) for line in run("jobs", "--json", "--url", url).out.splitlines()]
+    assert [one["id"] for one in found if one["id"] in (newer, job)] == [newer, job]
+    only = run("jobs", "--json", "--class", "background", "--limit", "1", "--url", url).out.splitlines()
+    assert [json.loads(line)["class"] for line in only] == ["background"]
+
+
+def test_one_job_in_full(url: str, job: str) -> None:
+    shown = run("jobs", "show", job, "--url", url).out
+    facts, _, text = shown.partition("\n\n")
+    lines = dict(line.split(maxsplit=1) for line in facts.splitlines())
+    assert (lines["id"], lines["state"], lines["tokens"], lines["who"]) == (job, "succeeded", "5 in, 12 out", "me")
+    assert len(text.rstrip("\n")) == 12
+    assert json.loads(run("jobs", "show", job, "--json", "--url", url).out)["id"] == job
+
+
+def test_a_listing_of_a_state_there_is_not(url: str) -> None:
+    ran = run("jobs", "--state", "lost", "--url", url)
+    assert (ran.code, ran.out) == (1, "")
+    assert "active" in ran.err

@@ -5,12 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import headrace
+from headrace.cli.main import VERBS
 from headrace.models import CATALOGUE, DEFAULT_MODEL
 
 
@@ -50,7 +52,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("dance",), ("submit",), ("submit", "hi", "--class", "urgent"), ("up", "--workers", "0"), ("events", "--bogus")],
+    [("dance",), ("submit",), ("submit", "hi", "--class", "urgent"), ("up", "--bogus"), ("events", "--bogus")],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     ran = run(*arguments)
@@ -60,8 +62,49 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 
 def test_help_lists_the_verbs() -> None:
     shown = run("--help").out
-    for verb in ("up", "gateway", "worker", "submit", "events", "cancel", "models"):
+    for verb in VERBS:
         assert f"  {verb} " in shown
+
+
+def test_a_misspelt_verb_is_recognized() -> None:
+    ran = run("evnets")
+    assert (ran.code, ran.out) == (2, "")
+    assert "'events'" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("headrace ev", ["events"]), ("headrace models p", ["pull", "path"]), ("headrace jobs --state f", ["failed"])],
+)
+def test_bash_completes(words: str, expected: list[str]) -> None:
+    ran = run(COMP_WORDS=words, COMP_CWORD=str(words.count(" ")), _HEADRACE_COMPLETE="complete_bash")
+    assert ran.out.split() == expected
+
+
+def test_models_are_completed_without_a_gateway() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    ran = run(
+        HEADRACE_URL=url,
+        COMP_WORDS=f"headrace submit hi --model {DEFAULT_MODEL[:3]}",
+        COMP_CWORD="4",
+        _HEADRACE_COMPLETE="complete_bash",
+    )
+    assert DEFAULT_MODEL in ran.out.split()
+
+
+def test_the_completion_script_is_bash() -> None:
+    script = run(_HEADRACE_COMPLETE="source_bash").out
+    done = subprocess.run(["bash", "-n"], input=script.encode(), capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "complete -o default -F" in script
+
+
+def test_a_verb_costs_no_other_verbs_imports() -> None:
+    source = "import sys; from headrace.cli.main import run; run(['events', '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert not loaded & {"redis", "torch", "yaml", "rich.progress", "headrace.cli.up"}
 
 
 @pytest.mark.parametrize("verb", ["pull", "path", "verify"])
@@ -99,8 +142,10 @@ def test_a_traceback_only_when_asked() -> None:
 def test_no_gateway() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
+    began = time.monotonic()
     ran = run("cancel", "job_01hzzzzzzzzzzzzzzzzzzzzzzz", HEADRACE_URL=f"http://127.0.0.1:{port}")
-    assert_one_line(ran, "headrace up", str(port))
+    assert_one_line(ran, "headrace up", str(port), "refused")
+    assert time.monotonic() - began < 5  # one second of trying, and a slow machine
 
 
 def test_what_is_no_job_id() -> None:

@@ -1,5 +1,6 @@
 """How a job's ids are read: its tokenizer, stop strings and answers put together. Knows no road and no HTTP."""
 
+import asyncio
 from collections.abc import Callable
 
 from gateway.services import Services
@@ -19,7 +20,7 @@ async def text_streams(services: Services, job: Job) -> Callable[[], TextStream]
 
 async def telling(services: Services, job: Job, first_index: int = 0) -> Telling:
     """Says a job's deltas in OpenAI's shapes. Raises like `text_streams`."""
-    return Telling(job, await services.cards.tokenizer(job.revision), first_index)
+    return Telling(await _whole(services, job), await services.cards.tokenizer(job.revision), first_index)
 
 
 async def answers_of(services: Services, job: Job) -> list[Answer] | None:
@@ -28,7 +29,7 @@ async def answers_of(services: Services, job: Job) -> list[Answer] | None:
     if choices is None:
         return None
     tokenizer = await services.cards.tokenizer(job.revision)
-    told = Telling(job, tokenizer)
+    told = Telling(await _whole(services, job), tokenizer)
 
     def delta(choice: Choice) -> Delta:
         text = whole_text(tokenizer, choice.token_ids, job.request.stop)
@@ -37,3 +38,10 @@ async def answers_of(services: Services, job: Job) -> list[Answer] | None:
         )
 
     return answers(told.part(delta(choice)) for choice in choices)
+
+
+async def _whole(services: Services, job: Job) -> Job:
+    """With its prompt, wherever that lies, if it is to be said again."""
+    if not job.request.echo or not job.prompt_ref:
+        return job
+    return await asyncio.to_thread(services.payloads.fetch_prompt, job)

@@ -57,7 +57,7 @@ def up(
     }
     least, most = _range(workers)
     loaded = _with_port(settings.load(flags, config))
-    served = _served(model or [loaded.worker.model], loaded.paths.models_dir)
+    served = _served(model or [loaded.worker.model], loaded)
     with _Stop() as stop:
         fleet = Fleet(Plan(loaded, served, least, most, verbose), output.say)
         try:
@@ -173,9 +173,9 @@ def _range(text: str) -> tuple[int, int]:
     return found
 
 
-def _served(names: list[str], models_dir: Path) -> tuple[Served, ...]:
+def _served(names: list[str], loaded: settings.Settings) -> tuple[Served, ...]:
     """The models, each on this machine. Raises SetupError when two have one id."""
-    served = tuple(_found(name, models_dir) for name in names)
+    served = tuple(_found(name, loaded) for name in names)
     ids = [model.id for model in served]
     for twice in (model_id for model_id in ids if ids.count(model_id) > 1):
         raise SetupError(
@@ -184,11 +184,11 @@ def _served(names: list[str], models_dir: Path) -> tuple[Served, ...]:
     return served
 
 
-def _found(name: str, models_dir: Path) -> Served:
+def _found(name: str, loaded: settings.Settings) -> Served:
     if without_model := models.fake(name):
         return Served(without_model[0], name)
     with output.pull_progress(name) as progress:
-        found = pull.pull(name, models_dir, progress=progress)
+        found = pull.pull(name, loaded.paths.models_dir, progress=progress, endpoint_url=loaded.blobs.endpoint_url)
     # A relative path would mean another file to a process in another folder.
     return Served(found.id, f"{found.id}=file:{found.path}" if models.is_file(name) else name)
 

@@ -13,7 +13,7 @@ from headrace.contract.job import State
 from headrace.settings import RedisSettings
 from headrace.store.beats import read_beats
 from tests.integration.workers.fleet import Fleet, eventually
-from tests.integration.workers.processes import Processes
+from tests.integration.workers.processes import LIMIT_S, Processes
 from workers.celery_app import make_app
 
 
@@ -31,7 +31,7 @@ def state(fleet: Fleet, expected: str) -> str | None:
 
 def ask(app: Celery, node: str, command: str, **arguments: Any) -> Any:
     """The one answer of one node."""
-    replies = app.control.broadcast(command, arguments, destination=[node], reply=True, timeout=10.0, limit=1)
+    replies = app.control.broadcast(command, arguments, destination=[node], reply=True, timeout=LIMIT_S, limit=1)
     return replies[0][node]
 
 
@@ -77,7 +77,7 @@ def test_it_answers_and_obeys(fleet: Fleet, app: Celery, tmp_path: Path) -> None
         eventually(lambda: list(ask(app, node, "leases")) == [first], "the second is gone")
 
         assert "ok" in ask(app, node, "drain")
-        assert worker.wait(5) == 0
+        assert worker.wait(LIMIT_S) == 0
         job = fleet.get(first)
         assert (job.state, job.deaths_total, job.retries) == (State.QUEUED, 0, 0)
     assert "Traceback" not in processes.log("worker")

@@ -12,7 +12,7 @@ from headrace.settings import PathSettings, RedisSettings, Settings
 from headrace.store import keys
 from headrace.store.blobs import BlobStore, open_blobs
 from tests.integration.workers.fleet import Fleet, eventually
-from tests.integration.workers.processes import Processes
+from tests.integration.workers.processes import LIMIT_S, Processes
 from workers.celery_app import make_app
 from workers.maintenance.sweeps import reap, sweep_blobs, trim_index
 
@@ -105,11 +105,11 @@ def test_it_sweeps_by_the_clock_and_another_goes_on_after_a_kill(fleet: Fleet, t
         eventually(lambda: blobs.find(doomed) is None, "blob swept again")
         eventually(lambda: fleet.client.zscore(INDEX, entry) is None, "entry swept again")
         app = make_app(RedisSettings(url=fleet.server.url))
-        queues = app.control.inspect(destination=["tasks@here"], timeout=10.0, limit=1).active_queues()
+        queues = app.control.inspect(destination=["tasks@here"], timeout=LIMIT_S, limit=1).active_queues()
         assert sorted(queue["name"] for queue in queues["tasks@here"]) == ["batches", "documents", "maintenance"]
         app.close()
         for process in (beat, second):
             process.send_signal(signal.SIGTERM)
-        assert (second.wait(10), beat.wait(10)) == (0, 0)
+        assert (second.wait(LIMIT_S), beat.wait(LIMIT_S)) == (0, 0)
     assert (processes.data / "celery").is_dir()
     assert list(processes.here.iterdir()) == []

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,13 +20,16 @@ STOP_S = 30.0
 
 
 class Fleet:
-    """`headrace up --json` on a free port and a data folder of its own. Use `running`."""
+    """`headrace up --json` on a free port and a data folder of its own. Use `running`. `workers` may be a range."""
 
-    def __init__(self, folder: Path, *, model: str, workers: int, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, model: str | Sequence[str], workers: int | str, environ: dict[str, str] | None = None
+    ) -> None:
         self.data_dir = folder / "data"
         self._log = (folder / "up.log").open("wb")
         command = [sys.executable, "-m", "headrace.cli.main", "up", "--json", "--port", "auto"]
-        command += ["--data-dir", str(self.data_dir), "--model", model, "--workers", str(workers)]
+        command += ["--data-dir", str(self.data_dir), "--workers", str(workers)]
+        command += [word for one in ([model] if isinstance(model, str) else model) for word in ("--model", one)]
         environment = {**os.environ, **(environ or {})}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, env=environment, text=True)
         address = json.loads(self._first_document())
@@ -99,11 +102,15 @@ class Fleet:
 
 
 @contextmanager
-def running(folder: Path, *, model: str, workers: int = 1, environ: dict[str, str] | None = None) -> Iterator[Fleet]:
-    """A fleet with all its workers ready; stopped, and seen to leave nothing behind, at the end."""
+def running(
+    folder: Path, *, model: str | Sequence[str], workers: int | str = 1, environ: dict[str, str] | None = None
+) -> Iterator[Fleet]:
+    """A fleet with all its workers ready; stopped, and seen to leave nothing behind, at the end. Of a range of workers
+    nobody is waited for."""
     fleet = Fleet(folder, model=model, workers=workers, environ=environ)
     try:
-        fleet.wait_for_workers(workers)
+        if isinstance(workers, int):
+            fleet.wait_for_workers(workers * (1 if isinstance(model, str) else len(model)))
         family = fleet.family()
         yield fleet
     finally:

@@ -1,7 +1,6 @@
 """One inference worker: its parts put together, started in order and ended in order. Knows no Celery."""
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -89,8 +88,9 @@ def find_model(settings: Settings) -> ServedModel:
 
 def process_age_s() -> float:
     """Seconds since this process was started, interpreter and imports included."""
-    if sys.platform == "linux":  # psutil adds whole seconds of boot time, and would be up to a second off
-        started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    stat = Path("/proc/self/stat")
+    if stat.exists():  # psutil adds whole seconds of boot time, and would be up to a second off
+        started_ticks = int(stat.read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
     return time.time() - float(psutil.Process().create_time())
 

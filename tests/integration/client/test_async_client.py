@@ -39,7 +39,7 @@ async def test_fifty_streams_over_connections_that_are_cut_give_the_results(fake
 
 async def test_a_cancelled_task_leaves_no_connection_and_the_job_goes_on(fake_fleet: Fleet) -> None:
     async with AsyncClient(fake_fleet.url) as direct, cutting(fake_fleet.url) as proxy:
-        job = await direct.submit(model="fake", prompt="go on", max_tokens=100, seed=1)
+        job = await direct.submit(model="fake", prompt="go on", max_tokens=150, seed=1)
         async with AsyncClient(proxy.url) as client:
             begun = asyncio.Event()
 
@@ -54,7 +54,7 @@ async def test_a_cancelled_task_leaves_no_connection_and_the_job_goes_on(fake_fl
             with pytest.raises(asyncio.CancelledError):
                 await task
             await until(lambda: proxy.open == 0, "the stream's connection to be closed")
-        assert (await job.wait(timeout=60)).usage.completion_tokens == 100
+        assert (await job.wait(timeout=60)).usage.completion_tokens == 150
 
 
 async def test_a_stream_that_is_left_early_is_closed(fake_fleet: Fleet) -> None:
@@ -70,8 +70,13 @@ async def test_a_stream_that_is_left_early_is_closed(fake_fleet: Fleet) -> None:
 
 async def test_jobs_end_in_their_own_order(fake_fleet: Fleet) -> None:
     async with AsyncClient(fake_fleet.url) as client:
-        long, short = [await client.submit(model="fake", prompt="p", max_tokens=n, seed=3) for n in (80, 4)]
-        assert [handle.id async for handle in client.as_completed([long, short], timeout=60)] == [short.id, long.id]
+        long, short = [await client.submit(model="fake", prompt="p", max_tokens=n, seed=3) for n in (1000, 4)]
+        ended = []
+        async for handle in client.as_completed([long, short], timeout=60):
+            ended.append(handle.id)
+            if handle is short:
+                await long.cancel()
+        assert ended == [short.id, long.id]
 
 
 async def test_both_clients_list_the_same_jobs(fake_fleet: Fleet) -> None:

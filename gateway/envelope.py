@@ -82,7 +82,8 @@ class Envelope:
                 await failure(scope, receive, send_marked)
             finally:
                 self._report(scope, status, time.perf_counter() - began)
-                span.set({"http.response.status_code": status})
+                if status:
+                    span.set({"http.response.status_code": status})
                 if status >= 500:
                     span.fail(str(status))
 

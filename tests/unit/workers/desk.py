@@ -15,6 +15,7 @@ from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
 from tests.unit.workers.jobs import make_job
 from workers.inference.emitter import Emitter, EmitterParts
+from workers.inference.facts import Fact
 from workers.inference.fake_engine import FakeEngine, Knobs, byte_tokenizer
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import EngineStepped, EngineUp, Inbox, Take
@@ -68,6 +69,7 @@ class Desk:
         self.texts: list[str] = []
         self.commands: list[Command] = []
         self.killed: list[int] = []
+        self.facts: list[Fact] = []
         self._open = False
         self.queue = MovableQueue(lambda: int(self.now * 1000), publish=self._publish)
         self.holdings = Holdings(on_room=lambda: None)
@@ -80,6 +82,7 @@ class Desk:
             holdings=self.holdings,
             metrics=self.metrics,
             progress_timeout_s=30.0,
+            tell=self.facts.append,
             clock=lambda: self.now,
             dice=lambda: 0.0,
         )
@@ -106,13 +109,20 @@ class Desk:
         self.emitter.handle(EngineUp(generation, READY, lambda stop: TextStream(TOKENIZER, stop)))
 
     def take(
-        self, name: str = "job_1", *, stop: tuple[str, ...] = (), max_tokens: int = 500, logprobs: int | None = None
+        self,
+        name: str = "job_1",
+        *,
+        stop: tuple[str, ...] = (),
+        max_tokens: int = 500,
+        logprobs: int | None = None,
+        traceparent: str = "",
     ) -> Job:
         """Accept a job, claim it, and let the emitter begin it. `logprobs` are asked for of output and prompt."""
         request = FrozenRequest(
             tuple(b"hi"), Sampling(seed=1), max_tokens, stop, logprobs=logprobs, prompt_logprobs=logprobs
         )
-        self.queue.accept(make_job(name, state=State.ACCEPTED, lease_id="", epoch=0, request=request))
+        job = make_job(name, state=State.ACCEPTED, lease_id="", epoch=0, request=request, traceparent=traceparent)
+        self.queue.accept(job)
         return self.take_again()
 
     def take_again(self) -> Job:

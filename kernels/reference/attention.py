@@ -2,7 +2,7 @@
 
     scores   q (11 bits) . k (7 bits) over head_dim          whole, below 2^24: exact in float32, in any order
     weights  e = 2^(score - row maximum)
-    divisor  sum of round(e 2^17)                            whole: exact in float64
+    divisor  sum of round(e 2^17)                            whole: in chunks of 64 keys below 2^24, then in float64
     values   in chunks of 64 keys at fixed positions: round(e v_scale 2047 / chunk maximum) . v (7 bits), again whole
              and below 2^24; then the chunks are merged in the order of their positions
 
@@ -93,13 +93,22 @@ def _attend(
     keys, rows = key.shape[2], last.shape[1]
     scores = torch.matmul(q, key.transpose(2, 3))  # [S, G, Q, K]
     scores.mul_(key_scale).mul_(q_scale)
-    unseen = torch.arange(keys, device=q.device) > last.unsqueeze(-1)  # [S, R, K]
-    scores.view(sequences, kv_heads, rows, -1, keys).masked_fill_(unseen[:, None, :, None, :], _UNSEEN)
+    # Keys that every row sees need no mask: of a long prompt nearly all.
+    seen_by_all = int(last.min()) + 1
+    unseen = torch.arange(seen_by_all, keys, device=q.device) > last.unsqueeze(-1)  # [S, R, K - seen_by_all]
+    later = scores.view(sequences, kv_heads, rows, -1, keys)[..., seen_by_all:]
+    later.masked_fill_(unseen[:, None, :, None, :], _UNSEEN)
     weights = exp2_(scores.sub_(scores.amax(-1, keepdim=True)))
-    divisor = (weights * _DIVISOR_STEPS).round_().sum(-1, keepdim=True, dtype=torch.float64)  # [S, G, Q, 1]
+    divisor = _add_up((weights * _DIVISOR_STEPS).round_())  # [S, G, Q, 1]
     total = _weigh(weights.mul_(value_scale), value)  # [S, G, Q, D]
     total.div_((divisor / _DIVISOR_STEPS).float())
     return total.view(sequences, kv_heads, rows, -1, head_dim).transpose(1, 2).reshape(sequences, rows, -1, head_dim)
+
+
+def _add_up(steps: Tensor) -> Tensor:
+    """[..., K] -> float64 [..., 1]: the sum of whole numbers up to 2^17, of which float32 still holds 64 together."""
+    by_chunk = steps.view(*steps.shape[:-1], -1, KEY_CHUNK)
+    return by_chunk.sum(-1).sum(-1, keepdim=True, dtype=torch.float64)
 
 
 def _weigh(weights: Tensor, value: Tensor) -> Tensor:

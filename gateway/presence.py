@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive
 
 from gateway.errors import ClientGone, stopping
+from headrace.cancelling import end_tasks
 
 T = TypeVar("T")
 
@@ -23,18 +24,16 @@ class Presence:
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`. Raises ClientGone or the stopping error; the work has been cancelled by then."""
-        task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(self._gone())
-        closing = asyncio.ensure_future(self._closing.wait())
+        task = asyncio.create_task(work)
+        gone = asyncio.create_task(self._gone())
+        closing = asyncio.create_task(self._closing.wait())
         try:
             await asyncio.wait({task, gone, closing}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             raise ClientGone if gone.done() else stopping()
         finally:
-            for each in (task, gone, closing):
-                each.cancel()
-            await asyncio.gather(task, gone, closing, return_exceptions=True)
+            await end_tasks(task, gone, closing)
 
     async def _gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from gateway.cursor import Cursor
 from gateway.relay import Relay
+from headrace.cancelling import end_tasks
 from headrace.contract.events import Cancelled, Completed, Delta, Expired, Failed
 from headrace.contract.job import Job
 from headrace.text.detokenizer import TextStream
@@ -62,6 +63,4 @@ async def follow_all(
     try:
         yield roads
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)

@@ -9,6 +9,7 @@ from gateway.abandoned import Abandoned
 from gateway.metrics import GatewayMetrics
 from gateway.relay import Relay
 from gateway.sweeper import sweep_forever
+from headrace.cancelling import end_tasks
 from headrace.contract.errors import SetupError
 from headrace.queue.async_redis import AsyncRedisQueue
 from headrace.settings import Settings
@@ -25,6 +26,9 @@ from headrace.telemetry.tracing import Tracing, open_tracing
 
 TRACES_S = 1.0
 """How long a gateway that stops waits for its last spans to be sent."""
+
+LAST_CANCEL_S = 1.0
+"""How long a gateway that stops tries to cancel the jobs whose clients it has sent away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,10 @@ async def open_services(
             closing=closing,
         )
     finally:
-        sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeper
+        await end_tasks(sweeper)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_CANCEL_S):
+                await abandoned.cancel()
         await hub.close()
         await client.aclose()
         await asyncio.to_thread(traces.close, TRACES_S)

@@ -17,6 +17,7 @@ from gateway.event_stream import SEND_TIMEOUT_S
 from gateway.reader import text_streams
 from gateway.routes.jobs import cursor_of, expired, find
 from gateway.services import Services
+from headrace.cancelling import end_tasks
 from headrace.contract.errors import HeadraceError, InvalidRequest, JournalExpired
 from headrace.contract.events import to_json
 from headrace.contract.job import Job
@@ -81,9 +82,7 @@ class SocketSession:
             await self._send(_error(stopping()))
             return RESTART, "service restart"
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
 
     async def _tell(self, job: Job) -> tuple[int, str]:
         cursor = cursor_of(self._websocket.query_params.get("cursor"), job)

@@ -12,6 +12,9 @@ from redis.retry import Retry
 
 from headrace.contract.errors import SetupError, StoreUnavailable
 
+MOST_CONNECTIONS = 64
+"""Of one event loop, beside its pub/sub connection. Redis answers one call at a time, so more would not be faster."""
+
 _OLDEST = (6, 2)
 # What a server answers that is there but cannot serve now. Any other refusal is a mistake of ours and must be seen.
 _NOT_NOW = (
@@ -44,15 +47,21 @@ def connect(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float
 
 
 def connect_async(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float = 5.0) -> redis.asyncio.Redis:
-    """The same for an event loop; close it with `await client.aclose()`."""
+    """The same for an event loop; close it with `await client.aclose()`.
+
+    Any number of tasks may use it: those beyond MOST_CONNECTIONS wait for their turn, up to `socket_timeout_s`.
+    """
     with _url_errors(url):
-        return redis.asyncio.Redis.from_url(
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
+            max_connections=MOST_CONNECTIONS,
+            timeout=socket_timeout_s,
             socket_connect_timeout=connect_timeout_s,
             socket_timeout=socket_timeout_s,
             retry=redis.asyncio.retry.Retry(NoBackoff(), 1),
             decode_responses=False,
         )
+        return redis.asyncio.Redis.from_pool(pool)
 
 
 @contextmanager

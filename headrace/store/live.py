@@ -15,6 +15,7 @@ import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from headrace.cancelling import end_tasks
 from headrace.contract import events
 from headrace.contract.errors import StoreUnavailable
 from headrace.contract.events import Event
@@ -127,9 +128,7 @@ class LiveHub:
     async def close(self) -> None:
         """End the task and the connection; listeners hear nothing more."""
         if self._reader is not None:
-            self._reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._reader
+            await end_tasks(self._reader)
             self._reader = None
 
     async def _send(self, command: str, *names: str) -> None:

@@ -8,7 +8,7 @@ import redis
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Delta
-from headrace.contract.generation import Choice, Usage
+from headrace.contract.generation import Choice, PromptLogprobs, TokenLogprobs, Usage
 from headrace.contract.job import Job, State
 from headrace.contract.model_card import ModelCard
 from headrace.queue.base import Append, AppendReply, ClaimRequest, Ending, FinishReply, Outcome, Timing
@@ -48,6 +48,20 @@ def wait_for(what: Callable[[], T | None], limit_s: float = 10.0) -> T:
     raise AssertionError("nothing came in time")
 
 
+def score(token_id: int, alternatives: int) -> TokenLogprobs:
+    """What this worker says of every token: it is the likeliest, and the next ids follow. Whole in float32."""
+    top = tuple((token_id + i, -0.5 - i) for i in range(alternatives))
+    return TokenLogprobs(-0.5, top)
+
+
+def prompt_scores(job: Job) -> PromptLogprobs:
+    if job.request.prompt_logprobs is None:
+        return ()
+    _, *others = job.request.prompt_ids
+    wanted = job.request.prompt_logprobs
+    return (None, *(score(i, wanted) for i in others))
+
+
 class ScriptedWorker:
     def __init__(self, client: redis.Redis, name: str = "w_test_1_a") -> None:
         self.client = client
@@ -67,10 +81,20 @@ class ScriptedWorker:
         return job
 
     def say(self, job: Job, text: str, finish_reason: str | None = None) -> AppendReply:
-        """One delta with these ids, at the place the job has come to."""
-        said = self._said[job.id]
+        """One delta with these ids, at the place the job has come to, and the log probabilities that were asked for."""
+        said, request = self._said[job.id], job.request
         ids = ids_of(text)
-        delta = Delta(0, 0, len(said), ids, text, finish_reason)
+        first = not said
+        delta = Delta(
+            seq=0,
+            choice=0,
+            offset=len(said),
+            token_ids=ids,
+            text=text,
+            finish_reason=finish_reason,
+            logprobs=() if request.logprobs is None else tuple(score(i, request.logprobs) for i in ids),
+            prompt_logprobs=prompt_scores(job) if first else (),
+        )
         said += ids
         return self.queue.append([Append(job.lease, (delta,))])[0]
 
@@ -82,7 +106,10 @@ class ScriptedWorker:
     def succeed(self, job: Job, reason: str = "stop") -> FinishReply:
         said = tuple(self._said[job.id])
         usage = Usage(len(job.request.prompt_ids), len(said))
-        return self.queue.finish(job.lease, Ending(State.SUCCEEDED, usage, (Choice(0, said, reason),)))
+        wanted = job.request.logprobs
+        scores = () if wanted is None else tuple(score(i, wanted) for i in said)
+        choice = Choice(0, said, reason, scores, prompt_scores(job))
+        return self.queue.finish(job.lease, Ending(State.SUCCEEDED, usage, (choice,)))
 
     def fail(self, job: Job, error: ErrorInfo) -> FinishReply:
         usage = Usage(len(job.request.prompt_ids), len(self._said[job.id]))
@@ -90,7 +117,9 @@ class ScriptedWorker:
 
     def run(self, *pieces: str) -> Job:
         """Claim a job and carry it to its end, one delta for each piece."""
-        job = self.claim()
+        return self.carry_on(self.claim(), *pieces)
+
+    def carry_on(self, job: Job, *pieces: str) -> Job:
         for number, piece in enumerate(pieces, 1):
             self.say(job, piece, "stop" if number == len(pieces) else None)
         self.succeed(job)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ def settings_for(redis_url: str, *, ping_s: float = 0.1, first_event_timeout_s: 
 class Gateway:
     url: str
     services: Services
+    stop: Callable[[], None]
+    """Ask it to stop, as a signal does; leaving `serving` waits for it."""
 
 
 @contextmanager
@@ -46,9 +48,13 @@ def serving(settings: Settings) -> Iterator[Gateway]:
     thread.start()
     assert up.wait(10), "the gateway did not start"
     server, services = running[0]
-    try:
-        yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", services)
-    finally:
+
+    def stop() -> None:
         server.should_exit = True
+
+    try:
+        yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", services, stop)
+    finally:
+        stop()
         thread.join(10)
         assert not thread.is_alive(), "the gateway did not stop"

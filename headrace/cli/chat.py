@@ -107,7 +107,7 @@ class _Session:
         handle: JobHandle | None = None
         answer, finish, usage = "", "", None
         try:
-            with _interrupt_held():  # a job that was accepted must be known here before it can be stopped
+            with interrupt_held():  # a job that was accepted must be known here before it can be stopped
                 handle = self._client.submit(
                     model=self.model,
                     messages=self._talk.messages(question),
@@ -173,7 +173,7 @@ def _piped() -> Iterator[str]:
 
 
 @contextmanager
-def _interrupt_held() -> Iterator[None]:
+def interrupt_held() -> Iterator[None]:
     """A Ctrl-C in here counts at the end of the block; a second one at once."""
     held: list[int] = []
 

@@ -19,7 +19,7 @@ ID_BYTES = 4
 """Of one packed token id."""
 
 PROMPTS, RESULTS = "prompts/", "results/"
-_KEY = re.compile(r"(?:prompts|results)/(job_[^.]+)(?:\.\d+)?")
+_KEY = re.compile(r"(?:prompts|results)/(job_[^./]+)(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ LINGER_S = 0.05
 
 IDLE_S = 1.0
 PAUSE_S = 1.0
+AT_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+"""kombu would try for ever, and not notice that it is to stop."""
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +74,7 @@ class EventSender:
     def _run(self, app: Celery, hostname: str) -> None:
         while not self._stopping.is_set():
             try:
-                with app.connection_for_write() as connection:
+                with app.connection_for_write(transport_options=AT_ONCE) as connection:
                     self._send_over(_dispatcher(app, connection, hostname))
             except Exception as error:  # noqa: BLE001
                 # Whatever it was: the batch in hand is lost, this thread is not, and no job has noticed.
@@ -87,11 +89,13 @@ class EventSender:
             batch = self._batch()
             if not batch:
                 continue
-            self.dropped += len(batch)
-            for event in batch:
-                dispatcher.send(event.type, timestamp=event.at, **event.fields)
-            dispatcher.flush()
-            self.dropped -= len(batch)
+            try:
+                for event in batch:
+                    dispatcher.send(event.type, timestamp=event.at, **event.fields)
+                dispatcher.flush()
+            except Exception:
+                self.dropped += len(batch)
+                raise
             if self._away:
                 log.info("events leave again", dropped=self.dropped)
             self._away = False

@@ -58,27 +58,26 @@ def stages(path: Path) -> dict[str, Stage]:
 
 def copy(sources: list[str], target: Path) -> list[Path]:
     """Put what COPY would take from the context into a folder, and answer it."""
-    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     taken = []
     for source in sources:
         path = ROOT / source
         for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
             inside = file.relative_to(ROOT)
-            if _sent(PurePosixPath(inside), patterns):
+            if sent(PurePosixPath(inside)):
                 (target / inside).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target / inside)
                 taken.append(inside)
     return taken
 
 
-def _sent(path: PurePosixPath, patterns: list[str]) -> bool:
+def sent(path: PurePosixPath) -> bool:
     """Whether the context has a file: the last pattern that fits it or a folder above it decides."""
-    sent = True
-    for pattern in patterns:
+    answer = True
+    for pattern in (ROOT / ".dockerignore").read_text().splitlines():
         glob = pattern.removeprefix("!")
-        if any(_fits(part, glob) for part in (path, *path.parents[:-1])):
-            sent = pattern.startswith("!")
-    return sent
+        if glob and glob[0] != "#" and any(_fits(part, glob) for part in (path, *path.parents[:-1])):
+            answer = pattern.startswith("!")
+    return answer
 
 
 def _fits(path: PurePosixPath, glob: str) -> bool:

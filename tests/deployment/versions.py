@@ -42,9 +42,9 @@ class Version:
         self._start("gateway", "--port", str(port))
         return f"http://127.0.0.1:{port}"
 
-    def worker(self, tag: str) -> "Worker":
-        """Start a worker that decodes forty tokens a second, of three jobs at most."""
-        return Worker(tag, self._start("workers", "--model", "fake:speed=40", "--tag", tag))
+    def worker(self, tag: str, *, speed: int) -> "Worker":
+        """Start a worker that decodes so many tokens a second for each of three jobs at most."""
+        return Worker(tag, self._start("workers", "--model", f"fake:speed={speed}", "--tag", tag))
 
     def _start(self, module: str, *flags: str) -> subprocess.Popen[bytes]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "PYTHONPATH"))}
@@ -80,7 +80,7 @@ def two_versions(folder: Path, redis_url: str) -> Iterator[tuple[Version, Versio
     this, following = (Version(folder / name, redis_url) for name in ("this", "next"))
     for version in (this, following):
         for package in ("headrace", "gateway", "workers"):
-            shutil.copytree(ROOT / package, version.folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / package, version.folder / package)
     for name, pattern, replacement in _PATCHES:
         path = following.folder / name
         text, count = re.subn(pattern, replacement, path.read_text(), flags=re.MULTILINE)

@@ -10,8 +10,8 @@ from headrace import models
 from headrace.contract.errors import SetupError
 from headrace.settings import load
 from workers.inference.card import capabilities
+from workers.inference.served_model import CANNOT_START
 from workers.inference.translate import facts_of
-from workers.inference.worker import CANNOT_START
 
 
 def main(arguments: list[str]) -> int:

@@ -18,7 +18,7 @@ from headrace.store.connection import check_server, connect
 from workers.inference import fake_engine
 from workers.inference.card import make_card
 from workers.inference.messages import CannotStart, Ready
-from workers.inference.worker import CANNOT_START, find_model
+from workers.inference.served_model import CANNOT_START, find_model
 
 
 def main(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ from headrace.models.names import OnHub, parse
 from headrace.settings import PathSettings, Settings, WorkerSettings
 from tests.hub_server import Hub, serving
 from tests.tiny_model import write_tiny_model
-from workers.inference.worker import find_model
+from workers.inference.served_model import find_model
 
 CONTENT = b"GGUF" + bytes(range(256)) * 3000
 OTHER = CONTENT + b"another"

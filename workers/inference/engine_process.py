@@ -4,7 +4,6 @@ One thread starts and hears every child, for the whole life of the worker: on Li
 that started it ends, whatever ended it. Another one speaks.
 """
 
-import multiprocessing
 import queue
 import threading
 import time
@@ -18,6 +17,7 @@ import structlog
 from headrace.contract.errors import SetupError
 from workers.inference.inbox import EngineDown, EngineStepped, EngineUp, Inbox, NewStream
 from workers.inference.messages import AbortAll, ChildOptions, Command, Ready, Report, StartFailed, Stepped, Stop
+from workers.inference.spawning import EngineChild, spawn
 from workers.inference.ticker import OnCrash, WorkerThread
 
 MAX_FAILED_STARTS = 3
@@ -39,16 +39,10 @@ def restart_pause(quick_deaths: int) -> float:
     return 0.0 if quick_deaths <= 1 else min(MAX_PAUSE_S, 2.0 ** (quick_deaths - 4))
 
 
-def run_child(pipe: Connection, options: ChildOptions) -> None:
-    """The first function of the child. It alone imports the engine: the parent stays without torch."""
-    from workers.inference.child import main
-
-    main(pipe, options)
-
-
 @dataclass(frozen=True, slots=True)
 class EngineProcessParts:
-    """`on_ready` makes the text side of what the model file says; `on_failure` ends the worker."""
+    """`on_ready` makes the text side of what the model file says; `on_failure` ends the worker. `first` was started
+    earlier with the same options."""
 
     options: ChildOptions
     start_timeout_s: float
@@ -56,6 +50,7 @@ class EngineProcessParts:
     on_ready: Callable[[Ready], NewStream]
     on_failure: Callable[[str], None]
     on_crash: OnCrash
+    first: EngineChild | None = None
 
 
 class EngineProcess:
@@ -63,7 +58,7 @@ class EngineProcess:
 
     def __init__(self, parts: EngineProcessParts) -> None:
         self._parts = parts
-        self._spawn = multiprocessing.get_context("spawn")
+        self._first = parts.first
         self._lock = threading.Lock()
         self._pipe: Connection | None = None
         self._process: SpawnProcess | None = None
@@ -155,15 +150,11 @@ class EngineProcess:
 
         Raises SetupError when it says that starting it again is of no use.
         """
-        here, there = self._spawn.Pipe()
-        process = self._spawn.Process(
-            target=run_child, args=(there, self._parts.options), name="headrace-engine", daemon=True
-        )
-        process.start()
-        there.close()
+        child, self._first = self._first or spawn(self._parts.options), None
+        here = child.pipe
         with self._lock:
             self._generation += 1
-            self._pipe, self._process = here, process
+            self._pipe, self._process = here, child.process
         if self._stopping.is_set():
             return None
         deadline = time.monotonic() + self._parts.start_timeout_s

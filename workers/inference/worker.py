@@ -10,11 +10,9 @@ from pathlib import Path
 import psutil
 import structlog
 
-from headrace import models
 from headrace.contract.errors import SetupError
 from headrace.contract.ids import worker_id
 from headrace.contract.job import Job, lane_of
-from headrace.pull import pull
 from headrace.queue.base import FinishReply, ReapRequest
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
@@ -25,7 +23,6 @@ from headrace.store.payloads import open_payloads
 from headrace.telemetry.metrics import Recorder
 from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
-from workers.inference import fake_engine
 from workers.inference.doorbell import Doorbell
 from workers.inference.drain import DrainSteps, drain
 from workers.inference.emitter import Emitter, EmitterParts
@@ -39,22 +36,13 @@ from workers.inference.leases import Control, LeaseParts, Leases
 from workers.inference.messages import ChildOptions, Ready
 from workers.inference.metrics import record_reap
 from workers.inference.metrics_watcher import MetricsWatcher
+from workers.inference.served_model import CANNOT_START, find_model
+from workers.inference.spawning import EngineChild
 from workers.inference.ticker import Ticker, WorkerThread
-
-CANNOT_START = 3
-"""Exit code for what a restart will not mend."""
 
 CRASHED = 1
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """`id` is what clients call it; `source` what the engine process loads."""
-
-    id: str
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +55,6 @@ class Status:
     load: Load
     max_jobs: int
     step_age_s: float | None
-
-
-def find_model(settings: Settings) -> ServedModel:
-    """The model of the settings, fetched if it is not on this machine. Raises SetupError when it cannot be had."""
-    name = settings.worker.model
-    without_model = models.fake(name)
-    if without_model is None:
-        if not models.is_here(name, settings.paths.models_dir):
-            log.info("fetching the model, it is not on this machine yet", model=name)
-        found = pull(name, settings.paths.models_dir, endpoint_url=settings.blobs.endpoint_url)
-        return ServedModel(found.id, str(found.path))
-    model_id, source = without_model
-    try:
-        fake_engine.parse_knobs(source)
-    except ValueError as error:
-        raise SetupError(f"{name} is no fake engine: {error}.", next_step="Try fake:speed=50") from error
-    return ServedModel(model_id, source)
 
 
 def process_age_s() -> float:
@@ -104,13 +75,17 @@ class InferenceWorker:
     """`start` returns at once; `request_stop` may be called from a signal handler; `join` waits for the end.
 
     `failure` says why it could not start, empty otherwise. Raises SetupError for a model that is not here, a Redis
-    that is not given or not fit, StoreUnavailable for one that does not answer.
+    that is not given or not fit, StoreUnavailable for one that does not answer. `first` is an engine process that was
+    started before, by a thread that stays, with the options of these settings.
     """
 
-    def __init__(self, settings: Settings, watchers: tuple[Watcher, ...] = ()) -> None:
+    def __init__(
+        self, settings: Settings, watchers: tuple[Watcher, ...] = (), first: EngineChild | None = None
+    ) -> None:
         self._settings = settings
         self._watchers = watchers
         self._model = find_model(settings)
+        self._first = first
         if not settings.redis.url:
             raise SetupError("No Redis is given.", next_step="Give --redis-url, or start everything with: headrace up")
         self.id = worker_id(settings.worker.tag)
@@ -215,6 +190,7 @@ class InferenceWorker:
                 on_ready=self._on_ready,
                 on_failure=self._on_failure,
                 on_crash=self._on_crash,
+                first=self._first,
             )
         )
         self._emitter = Emitter(

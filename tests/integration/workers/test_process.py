@@ -42,7 +42,9 @@ def test_celery_finds_it_and_sigterm_gives_its_jobs_back(fleet: Fleet) -> None:
         assert worker_id.endswith(f"_{worker.pid}_abc")
         app = make_app(RedisSettings(url=fleet.server.url))
         node = f"headrace@{worker_id}"
-        assert app.control.ping(destination=[node], timeout=10.0, limit=1) == [{node: {"ok": "pong"}}]
+        # The engine may be ready before Celery listens.
+        pong = eventually(lambda: app.control.ping(destination=[node], timeout=1.0, limit=1), "an answer")
+        assert pong == [{node: {"ok": "pong"}}]
         # Nothing that anybody with access to the broker says makes it stop or consume.
         refused = app.control.broadcast("shutdown", destination=[node], reply=True, timeout=10.0, limit=1)
         assert "error" in refused[0][node]

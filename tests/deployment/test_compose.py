@@ -84,6 +84,12 @@ def test_a_stop_leaves_time_to_drain(everything: Mapping[str, Any]) -> None:
     assert seconds(shown["WORKER_STOP_GRACE"]) >= float(shown["HEADRACE_WORKER__DRAIN_S"]) + 5
 
 
+def test_an_engine_has_fewer_threads_than_its_worker_has_cores(everything: Mapping[str, Any]) -> None:
+    threads = settings_of(everything["worker"]).engine.threads
+    assert threads is not None
+    assert threads < everything["worker"]["deploy"]["resources"]["limits"]["cpus"]
+
+
 def test_redis_keeps_what_was_accepted(everything: Mapping[str, Any]) -> None:
     command = everything["redis"]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))

@@ -16,7 +16,8 @@ from headrace.store import keys
 from headrace.store.connection import store_errors
 
 TTL_MS = 10_000
-_SCAN_COUNT = 1000
+_FORGET_MS = 60_000
+"""A worker that has not beaten for so long leaves the list of workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +48,33 @@ def write_beat(client: redis.Redis, beat: Beat, ttl_ms: int = TTL_MS) -> None:
         seconds, micros = client.time()
         fields: dict[Any, Any] = {name: getattr(beat, name) for name in _TEXTS}
         fields |= {name: getattr(beat, name) for name in _NUMBERS if getattr(beat, name) is not None}
-        fields |= {"at": seconds * 1000 + micros // 1000, "metrics": json.dumps(beat.metrics, separators=(",", ":"))}
+        at = seconds * 1000 + micros // 1000
+        fields |= {"at": at, "metrics": json.dumps(beat.metrics, separators=(",", ":"))}
         key = keys.worker(beat.worker)
         # A whole new hash: a field of the last beat that this one lacks must not stay.
         pipe.delete(key)
         pipe.hset(key, mapping=fields)
         pipe.pexpire(key, ttl_ms)
+        pipe.zadd(keys.WORKERS, {beat.worker: at})
+        pipe.zremrangebyscore(keys.WORKERS, "-inf", at - _FORGET_MS)
         pipe.execute()
 
 
 def drop_beat(client: redis.Redis, worker: str) -> None:
     """The last word of a worker that ends in order and holds nothing."""
-    with store_errors():
-        client.delete(keys.worker(worker))
+    with store_errors(), client.pipeline(transaction=True) as pipe:
+        pipe.delete(keys.worker(worker))
+        pipe.zrem(keys.WORKERS, worker)
+        pipe.execute()
 
 
 def read_beats(client: redis.Redis) -> tuple[Beat, ...]:
     """Everyone who beats now, by name."""
     with store_errors():
-        names = list(client.scan_iter(match=keys.worker("*"), count=_SCAN_COUNT))
+        names: Any = client.zrange(keys.WORKERS, 0, -1)
         with client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hgetall(name)
+                pipe.hgetall(keys.worker(name.decode()))
             return _beats(pipe.execute())
 
 
@@ -81,15 +87,15 @@ class BeatReader:
     async def all(self) -> tuple[Beat, ...]:
         """Everyone who beats now, by name."""
         with store_errors():
-            names = [name async for name in self._client.scan_iter(match=keys.worker("*"), count=_SCAN_COUNT)]
+            names: Any = await self._client.zrange(keys.WORKERS, 0, -1)
             async with self._client.pipeline(transaction=False) as pipe:
                 for name in names:
-                    pipe.hgetall(name)
+                    pipe.hgetall(keys.worker(name.decode()))
                 return _beats(await pipe.execute())
 
 
 def _beats(answers: Iterable[Mapping[bytes, bytes]]) -> tuple[Beat, ...]:
-    # A beat may end between the scan and the reading.
+    # A worker that is still on the list may have stopped.
     return tuple(sorted((_beat(fields) for fields in answers if fields), key=lambda beat: beat.worker))
 
 

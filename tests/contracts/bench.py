@@ -116,7 +116,7 @@ class RedisBench:
             elif kind in ("ev", "result", "idem", "avg", "w"):
                 if forever:
                     left.add(key)
-            elif kind not in ("dlq", "reap", "card", "jobs"):
+            elif kind not in ("dlq", "reap", "card", "jobs", "workers"):
                 left.add(key)
         return left
 

@@ -33,3 +33,13 @@ def test_a_worker_that_ends_in_order_takes_its_beat_along(client: redis.Redis) -
     write_beat(client, BEAT)
     drop_beat(client, "w_b")
     assert read_beats(client) == ()
+    assert client.zcard(keys.WORKERS) == 0
+
+
+def test_a_worker_that_vanished_is_shown_no_more_and_then_forgotten(client: redis.Redis) -> None:
+    write_beat(client, BEAT)
+    client.delete(keys.worker("w_b"))
+    assert read_beats(client) == ()
+    client.zincrby(keys.WORKERS, -61_000, "w_b")
+    write_beat(client, Beat("w_a", "tiny@stable", "starting"))
+    assert client.zrange(keys.WORKERS, 0, -1) == [b"w_a"]

@@ -23,13 +23,15 @@ from headrace.contract.errors import (
 )
 from headrace.contract.generation import Usage
 from headrace.contract.job import Job, State
-from headrace.queue.base import Append, AppendReply, Ending, Outcome, Queue, ReapRequest
+from headrace.queue.base import Append, AppendReply, Ending, FinishReply, Outcome, Queue, ReapRequest
 from headrace.telemetry.metrics import Recorder
 from headrace.telemetry.tracing import trace_fields
 from workers.inference import retry
+from workers.inference.beside import beside
 from workers.inference.facts import Began, Delivered, Ended, Left, Retried, Watcher
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import (
+    Answered,
     Drain,
     Drop,
     DropAll,
@@ -54,7 +56,7 @@ STORE_PAUSE_S = 0.2
 """Between two attempts at a store that is away."""
 
 BLOB_PAUSE_S = 5.0
-"""The same for the blob store: an attempt holds up everybody's tokens for as long as it takes."""
+"""The same for the blob store."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +77,10 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EmitterParts:
-    """What the emitter works with; all of it safe to call from its thread."""
+    """What the emitter works with; all of it safe to call from its thread.
+
+    `is_large` says of an end that handing it in may take long, since its result goes to the blob store.
+    """
 
     worker: str
     queue: Queue
@@ -85,6 +90,7 @@ class EmitterParts:
     metrics: Recorder
     progress_timeout_s: float
     tell: Watcher = lambda _: None
+    is_large: Callable[[Ending], bool] = lambda _: False
     clock: Callable[[], float] = time.monotonic
     dice: Callable[[], float] = random.random
 
@@ -146,6 +152,8 @@ class Emitter:
                 self._on_down(message)
             case Drain():
                 self._draining = True
+            case Answered():
+                pass  # the write that follows looks
 
     def _on_take(self, take: Take) -> None:
         if self._engine is None or self._draining:
@@ -292,23 +300,33 @@ class Emitter:
                 else:
                     self._parts.tell(Retried(job.job, job.fate.error, job.fate.in_ms))
                 self._forget(job)
-            elif job.finished or (job.fate is not None and job.flushed):
-                if self._parts.clock() < job.settle_at:
-                    continue
+            elif (job.finished or (job.fate is not None and job.flushed)) and not job.waits(self._parts.clock()):
                 ending = job.ending()
-                try:
-                    reply = queue.finish(lease, ending)
-                except BlobsUnavailable as error:
-                    self._put_off(job, error)
+                answer = self._hand_in(job, ending)
+                if answer is None:
                     continue
-                if reply.outcome is Outcome.GAP:
-                    self._rewind(job, reply.choice, reply.have)
+                if answer.outcome is Outcome.GAP:
+                    self._rewind(job, answer.choice, answer.have)
                     continue
-                if reply.outcome is Outcome.OK:
-                    self._parts.tell(Ended(job.job, ending, reply.state or ending.state))
+                if answer.outcome is Outcome.OK:
+                    self._parts.tell(Ended(job.job, ending, answer.state or ending.state))
                     self._forget(job)
                 else:
-                    self._forget(job, f"finish answered {reply.outcome}")
+                    self._forget(job, f"finish answered {answer.outcome}")
+
+    def _hand_in(self, job: RunningJob, ending: Ending) -> FinishReply | None:
+        """None while there is no answer yet. A large result is put where it belongs beside this thread."""
+        parts, lease, answered = self._parts, job.job.lease, job.handing_in
+        job.handing_in = None
+        try:
+            if answered is not None:
+                return answered.result()
+            if not parts.is_large(ending):
+                return parts.queue.finish(lease, ending)
+            job.handing_in = beside(lambda: parts.queue.finish(lease, ending), lambda: self._inbox.put(Answered()))
+        except BlobsUnavailable as error:
+            self._put_off(job, error)
+        return None
 
     def _put_off(self, job: RunningJob, error: BlobsUnavailable) -> None:
         """Its tokens are journaled; only its result has no place yet. Nobody else waits for that."""

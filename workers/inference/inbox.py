@@ -66,7 +66,12 @@ class Drain:
     """Journal what is known, give everything back and end, once the engine is down."""
 
 
-Message = Take | EngineUp | EngineStepped | EngineDown | Drop | DropAll | Drain
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call made beside the emitter has its answer: look again at what has ended."""
+
+
+Message = Answered | Take | EngineUp | EngineStepped | EngineDown | Drop | DropAll | Drain
 
 
 class Inbox:

@@ -3,10 +3,12 @@
 Owned by the emitter; knows no queue and no engine.
 """
 
+from concurrent.futures import Future
+
 from headrace.contract.events import Delta
 from headrace.contract.generation import Choice, Usage
 from headrace.contract.job import Job, State
-from headrace.queue.base import Append, Ending
+from headrace.queue.base import Append, Ending, FinishReply
 from workers.inference.coalesce import Pending, due_at
 from workers.inference.holdings import must_run_alone
 from workers.inference.inbox import NewStream, Take
@@ -20,7 +22,7 @@ MAX_REWINDS = 100
 
 class RunningJob:
     """`begun` once the journal says so; `fate` is set by an error; `urgent` when a write must be said again;
-    before `settle_at` its end is not to be handed in."""
+    before `settle_at` its end is not to be handed in; `handing_in` while it is, beside the emitter."""
 
     def __init__(self, take: Take, new_stream: NewStream, now: float) -> None:
         self.job: Job = take.job
@@ -28,6 +30,7 @@ class RunningJob:
         self.urgent = False
         self.rewinds = 0
         self.settle_at = AT_ONCE
+        self.handing_in: Future[FinishReply] | None = None
         self.listeners = 0
         self.fate: RetryDecision | None = None
         self.scheduled = False
@@ -88,6 +91,10 @@ class RunningJob:
             return None
         ending = choice.finish_reason is not None
         return due_at(Pending(choice.pending, choice.since, choice.sent, self.listeners, ending))
+
+    def waits(self, now: float) -> bool:
+        """Whether its end is on its way, or is not to be tried again yet."""
+        return now < self.settle_at if self.handing_in is None else not self.handing_in.done()
 
     def append(self) -> Append:
         """Everything that the journal lacks; without deltas when the attempt has only begun."""

@@ -15,6 +15,7 @@ from headrace.contract.ids import worker_id
 from headrace.contract.job import Job, lane_of
 from headrace.queue.base import FinishReply, ReapRequest
 from headrace.queue.redis import RedisQueue
+from headrace.queue.verbs import pack
 from headrace.settings import Settings
 from headrace.store import keys
 from headrace.store.connection import check_server, connect
@@ -203,6 +204,7 @@ class InferenceWorker:
                 metrics=self.metrics,
                 progress_timeout_s=settings.worker.progress_timeout_s,
                 tell=tell,
+                is_large=lambda ending: payloads.is_large(len(pack(ending))),
             ),
             self._inbox,
         )

@@ -1,6 +1,8 @@
 """An emitter on the memory queue, with time in hand and the engine's end of the pipe written down."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from headrace.contract.errors import BlobsUnavailable, ErrorInfo, StoreUnavailable
@@ -24,16 +26,20 @@ from workers.inference.messages import Command, Output, Ready, Stepped, StepStat
 TOKENIZER = Tokenizer(byte_tokenizer())
 READY = FakeEngine(Knobs()).ready()
 WORKER = "w_test"
+LARGE = 200
+"""From so many tokens on a result goes to the blob store."""
 
 
 class MovableQueue(MemoryQueue):
     """The memory queue, which can be away, and counts the round trips of appends.
 
-    `no_place` are jobs whose result is large, while the blob store is away.
+    `no_place` are jobs whose result is large, while the blob store is away; a job of `held_up` is not finished before
+    its event is set.
     """
 
     away = False
     no_place: frozenset[str] = frozenset()
+    held_up: Mapping[str, threading.Event] = MappingProxyType({})
     round_trips = 0
 
     def append(self, writes: Sequence[Append]) -> list[AppendReply]:
@@ -45,6 +51,8 @@ class MovableQueue(MemoryQueue):
         self._reach()
         if lease.job_id in self.no_place:
             raise BlobsUnavailable("The test took the blob store away.")
+        if lease.job_id in self.held_up:
+            self.held_up[lease.job_id].wait(10)
         return super().finish(lease, ending)
 
     def release(self, lease: Lease) -> FinishReply:
@@ -85,8 +93,10 @@ class Desk:
             tell=self.facts.append,
             clock=lambda: self.now,
             dice=lambda: 0.0,
+            is_large=lambda ending: any(len(choice.token_ids) >= LARGE for choice in ending.choices),
         )
-        self.emitter = Emitter(parts, Inbox())
+        self.inbox = Inbox()
+        self.emitter = Emitter(parts, self.inbox)
         self.engine_up(1)
 
     # -- the engine's end, and intake's

@@ -1,5 +1,7 @@
 """The only writer of journals, told by hand what happens and when."""
 
+import threading
+
 import pytest
 
 from headrace.contract.errors import ErrorInfo
@@ -7,10 +9,10 @@ from headrace.contract.events import Delta
 from headrace.contract.generation import TokenLogprobs
 from headrace.contract.job import State
 from headrace.queue.base import Append, ReapRequest
-from tests.unit.workers.desk import Desk
+from tests.unit.workers.desk import LARGE, Desk
 from tests.unit.workers.jobs import make_job
 from workers.inference.emitter import BLOB_PAUSE_S
-from workers.inference.inbox import Drain, Drop, DropAll, EngineDown, EngineStepped
+from workers.inference.inbox import Answered, Drain, Drop, DropAll, EngineDown, EngineStepped
 from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Output, Stepped, StepStats
 
 
@@ -162,6 +164,21 @@ def test_a_result_without_a_place_waits_and_holds_up_no_other(desk: Desk) -> Non
     assert desk.state(large) is State.RUNNING
     desk.turn(BLOB_PAUSE_S)
     assert desk.state(large) is State.SUCCEEDED
+
+
+def test_a_large_result_is_handed_in_beside_everybodys_tokens(desk: Desk) -> None:
+    slow, quick = desk.take("job_1"), desk.take("job_2")
+    desk.queue.held_up = {slow.id: (free := threading.Event())}
+    desk.step(slow, "a" * LARGE, 0, "stop")
+    assert desk.state(slow) is State.RUNNING
+    desk.step(quick, "cd", 0, "stop")
+    assert desk.state(quick) is State.SUCCEEDED
+    assert desk.state(slow) is State.RUNNING
+    free.set()
+    assert isinstance(desk.inbox.get(10), Answered)
+    desk.turn()
+    assert desk.state(slow) is State.SUCCEEDED
+    assert desk.holdings.load().jobs == 0
 
 
 def test_a_claim_that_comes_when_there_is_no_engine_goes_back(desk: Desk) -> None:

@@ -9,7 +9,7 @@ import pytest
 from gateway.cursor import Cursor
 from gateway.transcript import Transcript
 from headrace.contract.events import Accepted, Completed, Delta, Event, Resumed, Started
-from headrace.contract.generation import Usage
+from headrace.contract.generation import TokenLogprobs, Usage
 from headrace.text.detokenizer import TextStream
 from tests.unit.gateway.byte_model import byte_tokenizer, ids_of
 
@@ -100,6 +100,27 @@ def test_a_last_delta_without_ids_brings_the_reason_and_the_text_held_back() -> 
     last = transcript.feed(Delta(4, 0, 5, (), finish_reason="length"))
     assert last == Delta(4, 0, 5, (), "EN", "length")
     assert transcript.feed(Delta(4, 0, 5, (), finish_reason="length")) is None
+
+
+def test_logprobs_are_cut_with_their_ids_and_the_prompts_come_once() -> None:
+    def said(offset: int, *ids: int) -> Delta:
+        scores = tuple(TokenLogprobs(-float(i)) for i in ids)
+        front = (None, TokenLogprobs(-0.5)) if offset == 0 else ()
+        return Delta(3 + offset, 0, offset, ids, logprobs=scores, prompt_logprobs=front)
+
+    events: list[Event] = [said(0, 65, 66, 67), said(3, 68, 69)]
+    for seen in range(6):
+        shown = read(Transcript(Cursor(2, (seen,)), stream), events)
+        found = [event for event in shown if isinstance(event, Delta)]
+        scored = [-score.logprob for event in found for score in event.logprobs]
+        assert scored == [token for event in found for token in event.token_ids] == [65, 66, 67, 68, 69][seen:]
+        assert [bool(event.prompt_logprobs) for event in found[:1]] == [seen == 0][: len(found)]
+
+
+def test_the_scores_of_a_prompt_without_an_answer_are_shown() -> None:
+    scored = Delta(3, 0, 0, (), finish_reason="length", prompt_logprobs=(None, TokenLogprobs(-0.5)))
+    assert Transcript(Cursor.start(1), stream).feed(scored) == scored
+    assert Transcript(Cursor(3, (0,), frozenset({0})), stream).feed(scored) is None
 
 
 def test_the_stop_string_is_not_shown() -> None:

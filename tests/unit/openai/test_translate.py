@@ -68,6 +68,29 @@ def test_completions_are_interactive() -> None:
     assert (intent.source, chat().source) == ("prompt", "messages")
 
 
+@pytest.mark.parametrize(
+    ("given", "prompts"),
+    [
+        ("p", ("p",)),
+        (["p", "q"], ("p", "q")),
+        ([1, 2], ((1, 2),)),
+        ([[1, 2], [3]], ((1, 2), (3,))),
+    ],
+)
+def test_every_form_of_prompt(given: Any, prompts: tuple[str | tuple[int, ...], ...]) -> None:
+    body = parse(CompletionBody, {"model": "m", "prompt": given, "logprobs": 3, "echo": True, "max_tokens": 0})
+    intents = completion_intents(body)
+    assert tuple(intent.prompt for intent in intents) == prompts
+    assert {(intent.logprobs, intent.echo, intent.max_tokens) for intent in intents} == {(3, True, 0)}
+
+
+def test_how_many_alternatives_are_wanted() -> None:
+    assert [chat(**more).logprobs for more in ({}, {"logprobs": False}, {"logprobs": True})] == [None, None, 0]
+    assert chat(logprobs=True, top_logprobs=7).logprobs == 7
+    ids = job_intent(parse(JobBody, {"model": "m", "prompt": [1], "logprobs": 2, "echo": True}))
+    assert (ids.kind, ids.prompt, ids.logprobs, ids.echo) == (Kind.COMPLETION, (1,), 2, True)
+
+
 def test_jobs_are_standard_unless_they_say_otherwise() -> None:
     assert job_intent(parse(JobBody, {"model": "m", "prompt": "p"})).job_class is JobClass.STANDARD
     body = {"model": "m", "prompt": "p", "class": "background", "deadline_seconds": 1.5, "max_tokens": 3}

@@ -4,7 +4,7 @@ import pytest
 
 from headrace.contract.errors import InvalidRequest
 from headrace.openai.schema import read_json
-from headrace.submission.idempotency import body_hash, check_key
+from headrace.submission.idempotency import body_hash, check_key, keys_for
 
 
 def test_white_space_and_order_do_not_matter_and_values_do() -> None:
@@ -24,3 +24,13 @@ def test_bad_keys(key: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_key(key)
     assert caught.value.param == "Idempotency-Key"
+
+
+def test_the_jobs_of_one_request_have_keys_of_their_own() -> None:
+    assert keys_for("", 3) == ("", "", "")
+    assert keys_for("k", 1) == ("k",)
+    keys = keys_for("k" * 255, 3)
+    assert keys == keys_for("k" * 255, 3)
+    assert keys[0] == "k" * 255
+    assert len({*keys, *keys_for("l", 3)}) == 6
+    assert all(check_key(key) for key in keys)

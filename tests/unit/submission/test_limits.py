@@ -7,7 +7,7 @@ import pytest
 from headrace.contract.errors import ContextLengthExceeded, InvalidRequest
 from headrace.contract.job import Kind
 from headrace.contract.model_card import ModelCard
-from headrace.submission.limits import refuse_hopeless, settle_max_tokens
+from headrace.submission.limits import refuse_hopeless, refuse_unknown_ids, settle_max_tokens
 from tests.unit.submission.announced import CARD
 
 WIDE = replace(CARD, context_length=1_000, max_kv_tokens=5_000)
@@ -46,6 +46,19 @@ def test_what_does_not(prompt: int, asked: int | None, numbers: list[str]) -> No
 def test_a_cache_smaller_than_the_context_is_named_as_the_reason() -> None:
     with pytest.raises(ContextLengthExceeded, match=r"1,000 tokens here.*context is 5,000.*cache"):
         settle_max_tokens(NARROW, Kind.CHAT, 2_000, None, source="messages")
+
+
+def test_a_prompt_that_is_only_scored_may_fill_the_context() -> None:
+    assert settle_max_tokens(WIDE, Kind.COMPLETION, 1_000, 0, source="prompt") == 0
+    with pytest.raises(ContextLengthExceeded):
+        settle_max_tokens(WIDE, Kind.COMPLETION, 1_001, 0, source="prompt")
+
+
+def test_ids_outside_the_vocabulary() -> None:
+    last = WIDE.vocab_size - 1
+    refuse_unknown_ids(WIDE, (0, last), source="prompt")
+    with pytest.raises(InvalidRequest, match=rf"{last + 1} is not in the vocabulary"):
+        refuse_unknown_ids(WIDE, (0, last + 1, 0), source="prompt")
 
 
 def test_a_prompt_of_no_tokens() -> None:

@@ -132,6 +132,56 @@ async def test_the_same_key_and_another_body_is_a_conflict(client: redis.Redis, 
         await submitter.submit(RAW, idem_key="k", body_hash="other")
 
 
+async def test_token_ids_are_taken_as_they_are(client: redis.Redis, submitter: Submitter) -> None:
+    announce(client)
+    asked = replace(RAW, prompt=(3, 1, 2), logprobs=2, echo=True, max_tokens=0)
+    request = (await submitter.submit(asked)).job.request
+    assert (request.prompt_ids, request.max_tokens) == ((3, 1, 2), 0)
+    assert (request.logprobs, request.prompt_logprobs, request.echo) == (2, 2, True)
+    unscored = (await submitter.submit(replace(RAW, logprobs=0))).job.request
+    assert (unscored.logprobs, unscored.prompt_logprobs, unscored.echo) == (0, None, False)
+
+
+async def test_the_jobs_of_one_request_are_all_queued_or_none(client: redis.Redis, submitter: Submitter) -> None:
+    announce(client)
+    with pytest.raises(InvalidRequest):
+        await submitter.submit_all([RAW, replace(RAW, prompt=(10**6,))])
+    assert not list(client.scan_iter("hr:job:*"))
+    done = await submitter.submit_all([RAW, RAW, HELLO], idem_key="k", body_hash="h")
+    again = await submitter.submit_all([RAW, RAW, HELLO], idem_key="k", body_hash="h")
+    assert [each.job_id for each in again] == [each.job_id for each in done]
+    assert all(each.replayed for each in again)
+    assert len(list(client.scan_iter("hr:job:*"))) == 3
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+async def test_what_was_queued_before_an_error_is_abandoned_unless_a_key_can_find_it(
+    client: redis.Redis, async_client: redis.asyncio.Redis, queue: AsyncRedisQueue, key: str
+) -> None:
+    announce(client)
+    taken: list[str] = []
+
+    class Failing:
+        """Takes two jobs; of the second one only the answer is lost."""
+
+        async def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
+            taken.append(job.id)
+            reply = await queue.accept(job, body_hash=body_hash)
+            if len(taken) == 2:
+                raise StoreUnavailable("The answer was lost.")
+            return reply
+
+        async def get(self, job_id: str) -> Job | None:
+            return await queue.get(job_id)
+
+    abandoned: list[str] = []
+    submitter = Submitter(Failing(), CardBook(async_client), abandon=abandoned.append)
+    with pytest.raises(StoreUnavailable):
+        await submitter.submit_all([RAW, RAW, RAW], idem_key=key, body_hash="h")
+    assert abandoned == ([] if key else taken)
+    assert len(taken) == 2
+
+
 async def test_a_full_queue_says_when_to_come_back(client: redis.Redis, async_client: redis.asyncio.Redis) -> None:
     announce(client)
     full: AsyncQueue = Full()

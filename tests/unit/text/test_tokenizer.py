@@ -71,3 +71,28 @@ def test_an_unknown_kind_of_decoder_is_refused() -> None:
     layout["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
     with pytest.raises(SetupError, match="WordPiece"):
         Tokenizer(json.dumps(layout))
+
+
+def test_each_id_by_itself() -> None:
+    tokenizer = byte_level()
+    assert tokenizer.written(tokenizer.special["<|im_end|>"].id) == b"<|im_end|>"
+    assert tokenizer.written(tokenizer.encode("ll", special=False)[0]) == b"ll"
+    assert tokenizer.written(9_999) == b""
+
+
+@pytest.mark.parametrize("text", ["hello there <|im_start|>é", " two spaces", "<|im_end|>", "a"])
+def test_the_pieces_of_a_prompt_are_its_text(text: str) -> None:
+    for tokenizer in (byte_level(), Tokenizer(byte_level_encoder(bos=True).to_str()), sentencepiece()):
+        ids = tokenizer.encode_prompt(text)
+        pieces = tokenizer.prompt_pieces(ids)
+        assert len(pieces) == len(ids)
+        assert b"".join(pieces).decode() == text
+
+
+def test_what_the_tokenizer_puts_in_front_is_no_part_of_the_text_and_what_others_do_is() -> None:
+    tokenizer = Tokenizer(byte_level_encoder(bos=True).to_str())
+    bos = tokenizer.special[SPECIAL[0]].id
+    assert tokenizer.prompt_pieces((bos, *tokenizer.encode("a", special=True))) == [b"", b"a"]
+    assert tokenizer.prompt_pieces((bos, bos)) == [b"", SPECIAL[0].encode()]
+    assert byte_level().prompt_pieces((bos,)) == [SPECIAL[0].encode()]
+    assert tokenizer.prompt_pieces(()) == []

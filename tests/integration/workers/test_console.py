@@ -39,6 +39,8 @@ def test_it_answers_and_obeys(fleet: Fleet, app: Celery, tmp_path: Path) -> None
     processes = Processes(fleet, tmp_path)
     with processes.running("worker", "workers", "--model", "fake:speed=40") as worker:
         node = f"headrace@{eventually(lambda: state(fleet, 'ready'), 'ready')}"
+        # The engine may be ready before Celery listens.
+        eventually(lambda: app.control.ping(destination=[node], timeout=1.0, limit=1), "pong")
         revision = fleet.card("fake@stable").revision
         assert ask(app, node, "step_age") == {"ms": None}
         first = fleet.submit_to("fake@stable", revision, max_tokens=1500)

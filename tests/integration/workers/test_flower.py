@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from headrace.store.beats import read_beats
 from tests.integration.workers.fleet import Fleet, eventually
@@ -34,11 +35,11 @@ class Flower:
         return str(self.get("tasks").get(job_id, {}).get("state"))
 
 
-def test_it_shows_the_worker_and_its_job(fleet: Fleet, tmp_path: Path) -> None:
+def test_it_shows_the_worker_and_its_jobs(fleet: Fleet, tmp_path: Path) -> None:
     processes, port = Processes(fleet, tmp_path), free_port()
     address = ("--address=127.0.0.1", f"--port={port}")
     with (
-        processes.running("worker", "workers", "--model", "fake:speed=20"),
+        processes.running("worker", "workers", "--model", "fake:speed=40"),
         processes.running(
             "flower", "celery", "-A", "workers.celery_app", "flower", *address, FLOWER_UNAUTHENTICATED_API="true"
         ),
@@ -47,12 +48,17 @@ def test_it_shows_the_worker_and_its_job(fleet: Fleet, tmp_path: Path) -> None:
         node = eventually(lambda: next(iter(flower.get("workers")), None), "worker seen")
         (beat,) = eventually(lambda: read_beats(fleet.client), "beat")
         assert node == f"headrace@{beat.worker}"
-        job_id = fleet.submit_to("fake@stable", fleet.card("fake@stable").revision, "a secret", max_tokens=37)
-        eventually(lambda: flower.state(job_id) == "STARTED", "job seen running")
-        eventually(lambda: flower.state(job_id) == "SUCCESS", "job seen done")
-        task = flower.get("tasks")[job_id]
+        revision = fleet.card("fake@stable").revision
+        long, short = (fleet.submit_to("fake@stable", revision, "a secret", max_tokens=n) for n in (1500, 37))
+        eventually(lambda: flower.state(long) == "STARTED", "the long one seen running")
+        eventually(lambda: flower.state(short) == "SUCCESS", "the short one seen done")
+        task = flower.get("tasks")[short]
         assert (task["name"], task["worker"], task["result"]) == ("headrace.job.completion", node, "37 tokens")
         assert task["kwargs"] == "{'model': 'fake', 'class': 'standard', 'prompt_tokens': 8}"
-        assert 1.0 < task["runtime"] < 30.0
+        assert task["received"] <= task["started"] < task["succeeded"]
+        assert task["runtime"] == pytest.approx(task["succeeded"] - task["started"], abs=0.01)
         assert "secret" not in str(task)
+        assert flower.state(long) == "STARTED"
+        fleet.queue.cancel(long)
+        eventually(lambda: flower.state(long) == "REVOKED", "the cancel seen")
     assert "Traceback" not in processes.log("worker")

@@ -105,7 +105,8 @@ def test_it_sweeps_by_the_clock_and_another_goes_on_after_a_kill(fleet: Fleet, t
         eventually(lambda: blobs.find(doomed) is None, "blob swept again")
         eventually(lambda: fleet.client.zscore(INDEX, entry) is None, "entry swept again")
         app = make_app(RedisSettings(url=fleet.server.url))
-        queues = app.control.inspect(destination=["tasks@here"], timeout=LIMIT_S, limit=1).active_queues()
+        inspect = app.control.inspect(destination=["tasks@here"], timeout=1.0, limit=1)
+        queues = eventually(inspect.active_queues, "queues")
         assert sorted(queue["name"] for queue in queues["tasks@here"]) == ["batches", "documents", "maintenance"]
         app.close()
         for process in (beat, second):

@@ -15,7 +15,7 @@ from headrace import models, pull, settings
 from headrace.cli import output
 from headrace.contract.errors import SetupError
 from headrace.supervisor.fleet import Fleet, need_servers
-from headrace.supervisor.plan import Address, Plan, Served
+from headrace.supervisor.plan import Address, Plan, Served, worker_range
 from headrace.supervisor.redis_server import free_port
 
 _LOOK_S = 0.05
@@ -55,7 +55,7 @@ def up(
         "redis": {"url": redis_url},
         "gateway": {"host": host, "port": _port(port)},
     }
-    least, most = _range(workers)
+    least, most = worker_range(workers)
     loaded = _with_port(settings.load(flags, config))
     served = _served(model or [loaded.worker.model], loaded)
     with _Stop() as stop:
@@ -158,19 +158,6 @@ def _with_port(loaded: settings.Settings) -> settings.Settings:
                 next_step="Stop what listens there, or give --port auto.",
             ) from error
     return loaded
-
-
-def _range(text: str) -> tuple[int, int]:
-    """`4` is 4 and 4, `0..4` is 0 and 4."""
-    least, dots, most = text.partition("..")
-    if not least.isdecimal() or (dots and not most.isdecimal()):
-        raise SetupError(f"{text!r} is no number of workers.", next_step="Give a number like 2, or a range like 0..4.")
-    found = int(least), int(most or least)
-    if found[1] < max(found[0], 1):
-        raise SetupError(
-            f"{text} workers can serve nothing.", next_step="Give at least 1, or a range that goes up, like 0..4."
-        )
-    return found
 
 
 def _served(names: list[str], loaded: settings.Settings) -> tuple[Served, ...]:

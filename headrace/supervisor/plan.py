@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from headrace.contract.errors import SetupError
 from headrace.contract.job import lane_of
 from headrace.settings import Settings
 
@@ -52,6 +53,19 @@ class Address:
     redis_url: str
     model: str
     models: tuple[str, ...]
+
+
+def worker_range(text: str) -> tuple[int, int]:
+    """The least and the most workers: `4` is 4 and 4, `0..4` is 0 and 4. Raises SetupError for what serves nothing."""
+    least, dots, most = text.partition("..")
+    if not least.isdecimal() or (dots and not most.isdecimal()):
+        raise SetupError(f"{text!r} is no number of workers.", next_step="Give a number like 2, or a range like 0..4.")
+    found = int(least), int(most or least)
+    if found[1] < max(found[0], 1):
+        raise SetupError(
+            f"{text} workers can serve nothing.", next_step="Give at least 1, or a range that goes up, like 0..4."
+        )
+    return found
 
 
 def _cores() -> int:

@@ -257,15 +257,14 @@ def test_tasks_are_restarted_and_end_with_the_rest(start: Callable[..., Up]) -> 
     assert "tasks was ended by signal 9" in up.log.read_text()
 
 
-@pytest.mark.parametrize("workers", ["0", "3..1", "0..0", "many", "1..", "-1"])
-def test_workers_that_serve_nothing_are_refused(workers: str, start: Callable[..., Up]) -> None:
-    up = start(f"--workers={workers}")
+@pytest.mark.parametrize(
+    ("arguments", "models", "words"),
+    [(["--workers=3..1"], [SLOW], "3..1"), ([], ["fake:speed=1", "fake:speed=2"], "Two models are called fake")],
+)
+def test_what_cannot_be_served_is_refused_at_once(
+    arguments: list[str], models: list[str], words: str, start: Callable[..., Up]
+) -> None:
+    up = start(*arguments, models=models)
     assert up.process.wait(30) == 1
     (line,) = up.log.read_text().splitlines()
-    assert workers in line
-
-
-def test_two_models_of_one_name_are_refused(start: Callable[..., Up]) -> None:
-    up = start(models=["fake:speed=1", "fake:speed=2"])
-    assert up.process.wait(30) == 1
-    assert "Two models are called fake" in up.log.read_text()
+    assert words in line

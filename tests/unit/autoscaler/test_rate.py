@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from headrace.autoscaler.rate import MovingRate
+from headrace.telemetry.metrics import Recorder
 
 
 def snapshot(prefilled: float, decoded: float, seconds: float) -> dict[str, Any]:
-    return {
-        "counters": {
-            "headrace_engine_prefill_tokens_total": prefilled,
-            "headrace_engine_decoded_tokens_total": decoded,
-        },
-        "histograms": {"headrace_engine_step_seconds": {"buckets": [], "sum": seconds, "count": 1}},
-    }
+    """What a worker puts into its beat after one step of so many seconds."""
+    recorder = Recorder()
+    recorder.add("headrace_engine_prefill_tokens_total", prefilled)
+    recorder.add("headrace_engine_decoded_tokens_total", decoded)
+    recorder.observe("headrace_engine_step_seconds", seconds)
+    return recorder.snapshot()
 
 
 def test_none_before_anything_was_computed() -> None:

@@ -81,9 +81,9 @@ def choose(files: Sequence[RemoteFile], source: OnHub) -> RemoteFile:
     found = [file for file in ggufs if _is_meant(file.name, source.wanted)]
     if len(found) != 1:
         shown = ", ".join(file.name for file in (found or ggufs)[:12])
-        said = f"{source.wanted!r} names {len(found)} of" if source.wanted else "Several are in"
+        said = f"{source.wanted!r} names {len(found)}" if source.wanted else "No one is named"
         raise SetupError(
-            f"{said} the GGUF files of {source.repo}: {shown}.",
+            f"{said} of the GGUF files of {source.repo}: {shown}.",
             next_step=f"Say which, by its name or quantisation: hf:{source.repo}:Q8_0, for instance.",
         )
     if _PART.search(found[0].name):

@@ -1,4 +1,4 @@
-"""Large prompts and results through the real Redis queue, with both blob stores, and what becomes of them in between."""
+"""Large prompts and results through the real Redis queue and both blob stores, and what becomes of them in between."""
 
 import asyncio
 import os

@@ -75,8 +75,9 @@ class GatewaySettings(Section):
 
 
 class WorkerSettings(Section):
-    """`model` is a name from `headrace models list`, `file:<path>`, `hf:<org>/<repo>` or `s3://<bucket>/<key>`; `tag` is
-    given by a supervisor; `events` shows jobs on Celery's console."""
+    """`model` is a name from `headrace models list`, `file:<path>`, `hf:<org>/<repo>` or `s3://<bucket>/<key>`.
+
+    `tag` is given by a supervisor; `events` shows jobs on Celery's console."""
 
     model: str = "smollm2-135m-instruct"
     release: str = "stable"

@@ -9,13 +9,14 @@ that is lost, late or rung twice costs time and nothing else.
 import logging
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init
+from celery.signals import beat_embedded_init, setup_logging, worker_init
 
 from headrace.contract.errors import SetupError
 from headrace.settings import Settings
 from headrace.telemetry import logs
 from workers.celery_app import make_app
 from workers.console.commands import keep_only_safe_commands, offer_commands
+from workers.maintenance.clock import end_with_parent
 from workers.maintenance.tasks import LONGEST_S, MAINTENANCE, add_sweeps
 
 QUEUES = ("documents", "batches", MAINTENANCE)
@@ -55,6 +56,7 @@ def task_app(settings: Settings) -> Celery:
     add_sweeps(app, settings)
     offer_commands()
     worker_init.connect(lambda **_: keep_only_safe_commands(), weak=False, dispatch_uid="headrace")
+    beat_embedded_init.connect(end_with_parent, weak=False, dispatch_uid="headrace")
     setup_logging.connect(lambda **_: _configure_logs(settings), weak=False, dispatch_uid="headrace")
     return app
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from celery.beat import PersistentScheduler
-from celery.signals import beat_embedded_init
 
 LOOK_S = 1.0
 
@@ -19,8 +18,7 @@ class Clock(PersistentScheduler):  # type: ignore[misc]
         super().setup_schedule()
 
 
-@beat_embedded_init.connect  # type: ignore[untyped-decorator]
-def _end_with_parent(**_: Any) -> None:
+def end_with_parent(**_: Any) -> None:
     """A clock in a worker's child process ends when that worker was killed; it would ring for ever otherwise."""
     parent = os.getppid()
     gone = threading.Event()

@@ -100,7 +100,8 @@ def fleet(workers: Sequence[Mapping[str, Any]], cards: Sequence[Mapping[str, Any
     """From `/health/fleet` and `/v1/models`. Jobs for a model with a card and without a worker wait."""
     models = [str(card["id"]) for card in cards]
     served = {str(worker["lane"]).rpartition("@")[0] for worker in workers if worker["state"] == "ready"}
-    counted = f"{len(workers)} workers, {sum(worker['state'] == 'ready' for worker in workers)} ready"
+    ready = sum(worker["state"] == "ready" for worker in workers)
+    counted = f"{len(workers)} worker{'s' * (len(workers) != 1)}, {ready} ready"
     if not models:
         return Finding("fleet", State.WARN, f"{counted}; no model was ever announced.", "Start a worker.")
     if waiting := [model for model in models if model not in served]:

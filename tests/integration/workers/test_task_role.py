@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 from celery import Celery
 
 from headrace.contract.ids import new_job_id
@@ -90,6 +91,7 @@ def test_it_sweeps_by_the_clock_and_another_goes_on_after_a_kill(fleet: Fleet, t
         eventually(lambda: blobs.find(doomed) is None, "blob swept")
         eventually(lambda: fleet.client.zscore(INDEX, entry) is None, "entry swept")
         eventually(lambda: fleet.client.hexists(keys.REAP, "at"), "reaped")
+        children = psutil.Process(first.pid).children(recursive=True)
         assert first.poll() is None
         first.send_signal(signal.SIGKILL)
         first.wait(5)
@@ -112,5 +114,7 @@ def test_it_sweeps_by_the_clock_and_another_goes_on_after_a_kill(fleet: Fleet, t
         for process in (beat, second):
             process.send_signal(signal.SIGTERM)
         assert (second.wait(LIMIT_S), beat.wait(LIMIT_S)) == (0, 0)
+    _, orphans = psutil.wait_procs(children, timeout=LIMIT_S)
+    assert not orphans
     assert (processes.data / "celery").is_dir()
     assert list(processes.here.iterdir()) == []

@@ -13,6 +13,7 @@ from celery.signals import beat_embedded_init, setup_logging, worker_init
 
 from headrace.contract.errors import SetupError
 from headrace.settings import Settings
+from headrace.store.connection import connect
 from headrace.telemetry import logs
 from workers.celery_app import make_app
 from workers.console.commands import keep_only_safe_commands, offer_commands
@@ -31,12 +32,13 @@ CHATTY = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 
 
 def task_app(settings: Settings) -> Celery:
-    """The application with its tasks and our remote commands. Raises SetupError without a Redis."""
+    """The application with its tasks and our remote commands. Raises SetupError without the URL of a Redis."""
     if not settings.redis.url:
         raise SetupError(
             "No Redis is given, so there is no broker.",
             next_step="Set HEADRACE_REDIS__URL; `headrace up` prints the URL of its own.",
         )
+    connect(settings.redis.url).close()  # asks nobody, but knows what is no URL; kombu would say it with a traceback
     app = make_app(settings.redis)
     app.conf.update(
         task_queues={name: {"exchange": name, "routing_key": name} for name in QUEUES},

@@ -41,11 +41,13 @@ def test_only_asking_for_the_app_reads_settings(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_a_redis_it_says_so_in_one_line(tmp_path: Path) -> None:
-    done = run(tmp_path, "-m", "celery", "-A", "workers.celery_app", "inspect", "ping")
+@pytest.mark.parametrize(("url", "said"), [("", "HEADRACE_REDIS__URL"), ("amqp://h", "is not the URL of a Redis")])
+def test_without_a_redis_it_says_so_in_one_line(tmp_path: Path, url: str, said: str) -> None:
+    command = ("-m", "celery", "-A", "workers.celery_app", "inspect", "ping")
+    done = run(tmp_path, *command, HEADRACE_REDIS__URL=url)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "HEADRACE_REDIS__URL" in done.stderr
+    assert said in done.stderr
 
 
 def test_the_role_knows_its_tasks_and_queues_and_no_torch(tmp_path: Path) -> None:

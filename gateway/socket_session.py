@@ -25,7 +25,9 @@ from headrace.openai.projection import error_body
 
 MOST_GARBAGE = 10
 MOST_CHARACTERS = 4_096
-DONE, POLICY, FAILED, RESTART = 1000, 1008, 1011, 1012
+DONE, LOST, POLICY, FAILED, RESTART = 1000, 1006, 1008, 1011, 1012
+FOREIGN = 3000
+"""Codes from here on are the clients' own; they are counted as one, so that nobody can make up names of metrics."""
 _LOOK_S = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -49,7 +51,7 @@ class SocketSession:
                 await self._websocket.accept(headers=[(b"x-request-id", request_id.encode())])
                 await self._close(*await self._talk(job_id))
             except (ClientGone, WebSocketDisconnect, OSError) as gone:
-                self._close_code = getattr(gone, "code", 1006)
+                self._close_code = min(int(getattr(gone, "code", LOST)), FOREIGN)
             finally:
                 self._report(time.perf_counter() - began)
 

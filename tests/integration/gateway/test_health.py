@@ -178,3 +178,6 @@ def test_the_openapi_document_describes_every_body(client: httpx2.Client) -> Non
     referred = set(re.findall(r'"\$ref":"#/components/schemas/(\w+)"', text))
     assert referred >= {"ChatBody", "CompletionBody", "JobBody", "Message"}
     assert referred <= set(document["components"]["schemas"])
+    described = {parameter["name"] for parameter in document["paths"]["/v1/jobs"]["get"]["parameters"]}
+    assert described >= {"limit", "after", "before", "state", "created_after", "metadata[<name>]"}
+    assert "/v1/jobs/{job_id}/ws" in document["paths"]

@@ -94,15 +94,16 @@ class ScaleDecision:
 
 
 def decide(signals: Signals, state: ScaleState, limits: Limits, now: float) -> ScaleDecision:
-    """Up by need, down one at a time, and no change at all while the signals are missing."""
+    """Up by need, down one at a time, and no change at all while the signals are missing. `now` only says how old they
+    are."""
     present = [worker for worker in signals.workers if worker.phase is not Phase.LEAVING]
     load = signals.load
     if load is None or now - load.at > limits.stale_s or _all_silent(present):
         # The clocks begin again afterwards: an outage is not an idle minute.
         return ScaleDecision(len(present), NO_SIGNAL, (), ScaleState())
     needed, reason = _needed(present, load, limits)
-    state = _clocks(state, load, surplus=needed < len(present), now=now)
-    waited = state.backlog_since is not None and now - state.backlog_since >= limits.patience_s
+    state = _clocks(state, load, surplus=needed < len(present))
+    waited = state.backlog_since is not None and load.at - state.backlog_since >= limits.patience_s
     if not (waited or _nobody(present, load)):
         needed = min(needed, len(present))
     if len(present) < limits.least:
@@ -112,7 +113,7 @@ def decide(signals: Signals, state: ScaleState, limits: Limits, now: float) -> S
     room = limits.most - len(signals.workers)
     if needed > len(present) and room > 0:
         return ScaleDecision(min(needed, len(present) + room), reason, (), state)
-    return _shrunk(signals.workers, present, state, limits, now)
+    return _shrunk(signals.workers, present, state, limits, load.at)
 
 
 def _needed(present: Sequence[Worker], load: Load, limits: Limits) -> tuple[int, str]:
@@ -138,9 +139,11 @@ def _nobody(present: Sequence[Worker], load: Load) -> bool:
     return load.queued_jobs > 0 and not able and not load.others
 
 
-def _clocks(state: ScaleState, load: Load, *, surplus: bool, now: float) -> ScaleState:
+def _clocks(state: ScaleState, load: Load, *, surplus: bool) -> ScaleState:
+    """By the readings' own times: what was read once does not last until it is read again."""
+
     def since(began: float | None, holds: bool) -> float | None:
-        return None if not holds else now if began is None else began
+        return None if not holds else load.at if began is None else began
 
     return ScaleState(
         idle_since=since(state.idle_since, load.queued_jobs + load.held_jobs == 0),
@@ -150,12 +153,12 @@ def _clocks(state: ScaleState, load: Load, *, surplus: bool, now: float) -> Scal
 
 
 def _shrunk(
-    workers: Sequence[Worker], present: Sequence[Worker], state: ScaleState, limits: Limits, now: float
+    workers: Sequence[Worker], present: Sequence[Worker], state: ScaleState, limits: Limits, at: float
 ) -> ScaleDecision:
     """One less, when it is time and the one before has left; else as it is."""
 
     def due(since: float | None) -> bool:
-        return since is not None and now - since >= limits.idle_s
+        return since is not None and at - since >= limits.idle_s
 
     count = len(present)
     idle, surplus = due(state.idle_since), due(state.surplus_since)

@@ -128,6 +128,15 @@ def test_clocks_start_when_something_begins_and_end_with_it() -> None:
     assert decide(busy, kept, LIMITS, NOW + 9).state == ScaleState(backlog_since=NOW + 9)
 
 
+def test_what_was_read_once_does_not_last_by_itself() -> None:
+    """A backlog that a worker takes a moment after the reading is none, however late the next reading is."""
+    seen = decide(Signals(crew((READY, 1)), waiting(30, 9000, held=1)), ScaleState(), LIMITS, NOW)
+    later = decide(Signals(crew((READY, 1)), waiting(30, 9000, held=1)), seen.state, LIMITS, NOW + 3)
+    assert (seen.wanted, later.wanted) == (1, 1)
+    again = replace(waiting(30, 9000, held=1), at=NOW + 1)
+    assert decide(Signals(crew((READY, 1)), again), later.state, LIMITS, NOW + 3).wanted == 4
+
+
 def test_an_outage_is_no_idle_minute() -> None:
     away = decide(Signals(crew(READY), None), IDLE, LIMITS, NOW)
     assert (away.reason, away.state) == (NO_SIGNAL, ScaleState())

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
+from celery.bin.worker import worker
 
 from gateway.server import GRACE_S
 from headrace.settings import Settings, load
@@ -50,8 +52,8 @@ def test_the_example_as_it_stands_and_with_every_line_taken_is_valid(tmp_path: P
         config(tmp_path, variables={"WORKER_STOP_GRACE": "yesterday"})
     services = config(tmp_path, *PROFILES, variables=examples())["services"]
     assert len(services) == len(DEFAULT) + sum(map(len, BESIDES.values()))
-    worker = settings_of(services["worker"])
-    assert (worker.engine.threads, worker.blobs.url) == (1, "s3://headrace")
+    settings = settings_of(services["worker"])
+    assert (settings.engine.max_context, settings.blobs.url) == (4096, "s3://headrace")
     for service in services.values():
         settings_of(service)
 
@@ -88,6 +90,18 @@ def test_an_engine_has_fewer_threads_than_its_worker_has_cores(everything: Mappi
     threads = settings_of(everything["worker"]).engine.threads
     assert threads is not None
     assert threads < everything["worker"]["deploy"]["resources"]["limits"]["cpus"]
+
+
+def test_the_task_role_has_options_that_celery_knows_and_is_asked_by_its_name(everything: Mapping[str, Any]) -> None:
+    service = everything["tasks"]
+    assert service["entrypoint"] == ["celery", "-q", "-A", "workers.celery_app", "worker"]
+    given, rest, _ = worker.make_parser(click.Context(worker)).parse_args(list(service["command"]))
+    assert not rest
+    assert given["queues"] == "documents,batches,maintenance"
+    assert given["beat"] is True
+    node = given["hostname"].replace("%h", "$$(hostname)")
+    assert service["healthcheck"]["test"] == ["CMD-SHELL", f"celery -A workers.celery_app inspect ping -d {node}"]
+    assert "replicas" not in service.get("deploy", {}), "two clocks ring twice"
 
 
 def test_redis_keeps_what_was_accepted(everything: Mapping[str, Any]) -> None:

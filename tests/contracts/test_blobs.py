@@ -13,9 +13,9 @@ from headrace.store.blobs import BlobStore, open_blobs, read_all
 from headrace.store.blobs_bucket import Bucket
 from headrace.store.blobs_folder import FolderBlobs
 from headrace.store.blobs_s3 import S3Blobs
-from tests.moto_server import S3Server, moto_server, s3_server, s3_url
+from tests.moto_server import BUCKET, S3Server, s3_server, s3_url
 
-__all__ = ["moto_server", "s3_server", "s3_url"]
+__all__ = ["s3_server", "s3_url"]
 
 
 def settings(tmp_path: Path, url: str = "", endpoint_url: str = "") -> Settings:
@@ -29,7 +29,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     if request.param == "folder":
         return open_blobs(settings(tmp_path))
     server: S3Server = request.getfixturevalue("s3_server")
-    return open_blobs(settings(tmp_path, request.getfixturevalue("s3_url"), server.endpoint_url))
+    return S3Blobs(server.bucket, request.getfixturevalue("s3_url").rpartition("/")[2])
 
 
 @pytest.mark.parametrize("content", [b"", b"x", bytes(range(256)) * 9000])
@@ -140,27 +140,24 @@ def test_a_damaged_file_is_no_data(tmp_path: Path, damage: Callable[[bytes], byt
 
 def test_a_damaged_object_is_no_data(tmp_path: Path, s3_server: S3Server, s3_url: str) -> None:
     blobs = open_blobs(settings(tmp_path, s3_url, s3_server.endpoint_url))
-    client = s3_server.client()
-    name = s3_url.split("/")[2]
-    client.put_object(Bucket=name, Key="fleet/a", Body=b"tampered", Metadata={"sha256": "0" * 64})
-    client.put_object(Bucket=name, Key="fleet/b", Body=b"a stranger's")
-    client.close()
+    prefix = s3_url.rpartition("/")[2]
+    blobs.put("c", b"whole")
+    assert read_all(blobs, "c") == b"whole"
+    s3_server.s3.put_object(Bucket=BUCKET, Key=f"{prefix}/a", Body=b"tampered", Metadata={"sha256": "0" * 64})
+    s3_server.s3.put_object(Bucket=BUCKET, Key=f"{prefix}/b", Body=b"a stranger's")
     for key in ("a", "b"):
         with pytest.raises(BlobDamaged):
             read_all(blobs, key)
 
 
-def test_large_objects_go_in_parts(s3_server: S3Server, s3_url: str) -> None:
-    name = s3_url.split("/")[2]
-    blobs = S3Blobs(Bucket(name, endpoint_url=s3_server.endpoint_url, part_bytes=5 << 20), "p")
+def test_large_objects_go_in_parts(s3_server: S3Server) -> None:
+    blobs = S3Blobs(Bucket(BUCKET, endpoint_url=s3_server.endpoint_url, part_bytes=5 << 20), "p")
     chunk = bytes(range(256)) * 1024
     assert blobs.put_if_absent("large", (chunk for _ in range(24)))
     assert read_all(blobs, "large") == chunk * 24
     assert not blobs.put_if_absent("large", (chunk for _ in range(24)))
-    client = s3_server.client()
-    assert client.head_object(Bucket=name, Key="p/large")["ETag"].endswith('-2"')
-    assert not client.list_multipart_uploads(Bucket=name).get("Uploads")
-    client.close()
+    assert s3_server.s3.head_object(Bucket=BUCKET, Key="p/large")["ETag"].endswith('-2"')
+    assert not s3_server.s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
 
 
 def test_a_store_that_does_not_answer(tmp_path: Path, s3_server: S3Server) -> None:

@@ -25,23 +25,20 @@ from headrace.store.connection import connect_async
 from headrace.store.journal import AsyncJournal, Journal
 from headrace.store.payloads import Payloads, open_payloads
 from tests.contracts.bench import TIMING, claim_request, delta, make_job, success
-from tests.moto_server import S3Server, moto_server, s3_server, s3_url
+from tests.moto_server import S3Server, s3_server, s3_url
 from tests.redis_server import RedisServer
 
-__all__ = ["moto_server", "s3_server", "s3_url"]
+__all__ = ["s3_server", "s3_url"]
 
 LONG = tuple(range(1000))
 
 
 @pytest.fixture(params=["folder", "s3"])
 def payloads(request: pytest.FixtureRequest, tmp_path: Path) -> Payloads:
-    blobs = BlobSettings(threshold_bytes=1000)
     if request.param == "s3":
         server: S3Server = request.getfixturevalue("s3_server")
-        blobs = BlobSettings(
-            url=request.getfixturevalue("s3_url"), endpoint_url=server.endpoint_url, threshold_bytes=1000
-        )
-    return open_payloads(Settings(paths=PathSettings(data_dir=tmp_path), blobs=blobs))
+        return Payloads(S3Blobs(server.bucket, request.getfixturevalue("s3_url").rpartition("/")[2]), 1000)
+    return open_payloads(Settings(paths=PathSettings(data_dir=tmp_path), blobs=BlobSettings(threshold_bytes=1000)))
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from headrace import models, pull
 from headrace.contract.errors import SetupError
 from headrace.models.folder import slug
 from headrace.models.names import InBucket, parse
-from tests.moto_server import S3Server, moto_server, s3_server, s3_url
+from tests.moto_server import S3Server, s3_server, s3_url
 
-__all__ = ["moto_server", "s3_server", "s3_url"]
+__all__ = ["s3_server", "s3_url"]
 
 CONTENT = b"GGUF" + bytes(range(256)) * 3000
 
@@ -19,9 +19,7 @@ CONTENT = b"GGUF" + bytes(range(256)) * 3000
 def put(server: S3Server, name: str, content: bytes = CONTENT, **options: object) -> str:
     """The object's ETag."""
     bucket, _, key = name.removeprefix("s3://").partition("/")
-    client = server.client()
-    etag: str = client.put_object(Bucket=bucket, Key=key, Body=content, **options)["ETag"]
-    client.close()
+    etag: str = server.s3.put_object(Bucket=bucket, Key=key, Body=content, **options)["ETag"]
     return etag
 
 

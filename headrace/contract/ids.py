@@ -7,7 +7,7 @@ import socket
 
 from ulid import ULID
 
-_JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{26}")
+_JOB_ID = re.compile(r"job_[0-7][0-9a-hjkmnp-tv-z]{25}")  # a ULID has 128 bits: its first digit is at most 7
 
 
 def new_job_id() -> str:

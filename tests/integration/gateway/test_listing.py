@@ -111,9 +111,8 @@ def test_filters(client: httpx2.Client, worker: ScriptedWorker) -> None:
         assert ids_in(client.get(f"/v1/jobs?{urlencode(parameters)}").json()) == expected, parameters
 
 
-@pytest.mark.parametrize(
-    ("parameters", "code", "param"),
-    [
+def test_bad_parameters(client: httpx2.Client) -> None:
+    cases = [
         ("limit=0", "invalid_request", "limit"),
         ("limit=101", "invalid_request", "limit"),
         ("limit=ten", "invalid_request", "limit"),
@@ -129,14 +128,20 @@ def test_filters(client: httpx2.Client, worker: ScriptedWorker) -> None:
         ("model=", "invalid_request", "model"),
         ("created_after=-1", "invalid_request", "created_after"),
         ("created_before=yesterday", "invalid_request", "created_before"),
+        ("after=job_8zzzzzzzzzzzzzzzzzzzzzzzzz", "invalid_request", "after"),
         ("metadata=x", "unknown_parameter", "metadata"),
         ("order=asc", "unknown_parameter", "order"),
-    ],
-)
-def test_bad_parameters(client: httpx2.Client, parameters: str, code: str, param: str) -> None:
-    reply = client.get(f"/v1/jobs?{parameters}")
-    assert reply.status_code == 400, reply.text
-    assert (reply.json()["error"]["code"], reply.json()["error"]["param"]) == (code, param)
+    ]
+    for parameters, code, param in cases:
+        reply = client.get(f"/v1/jobs?{parameters}")
+        assert reply.status_code == 400, reply.text
+        assert (reply.json()["error"]["code"], reply.json()["error"]["param"]) == (code, param)
+
+
+def test_a_cursor_of_a_job_that_never_was_has_a_place_by_its_time(client: httpx2.Client) -> None:
+    job_id = create(client)
+    assert ids_in(listed(client, before="job_00000000000000000000000000")) == [job_id]
+    assert ids_in(listed(client, after="job_7zzzzzzzzzzzzzzzzzzzzzzzzz")) == [job_id]
 
 
 def test_a_search_that_finds_little_goes_on_from_where_it_looked_last(

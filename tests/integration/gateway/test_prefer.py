@@ -42,13 +42,11 @@ def test_prefer_wait_ends_with_its_time(client: httpx2.Client, worker: ScriptedW
     assert client.get(f"/v1/jobs/{reply.json()['id']}").json()["state"] == "succeeded"
 
 
-@pytest.mark.parametrize(
-    "preference", ["wait", "wait=", "wait=-1", "wait=soon", "wait=0", "waits=5", "respond-async", ""]
-)
-def test_a_preference_that_means_nothing_is_ignored(client: httpx2.Client, preference: str) -> None:
-    reply = client.post("/v1/jobs", json=PROMPT, headers={"Prefer": preference})
-    assert reply.status_code == 202
-    assert "preference-applied" not in reply.headers
+def test_a_preference_that_means_nothing_is_ignored(client: httpx2.Client) -> None:
+    for preference in ("wait", "wait=", "wait=-1", "wait=soon", "wait=0", "waits=5", "respond-async", ""):
+        reply = client.post("/v1/jobs", json=PROMPT, headers={"Prefer": preference})
+        assert reply.status_code == 202
+        assert "preference-applied" not in reply.headers
 
 
 def test_a_repeat_of_an_ended_job_is_not_waited_for(client: httpx2.Client, worker: ScriptedWorker) -> None:

@@ -16,6 +16,9 @@ BATCH = 100
 MOST_EXAMINED = 1_000
 """Records that one page looks at; a filter that few jobs pass takes several pages to find them."""
 
+FOREVER = 2**53
+"""Milliseconds beyond any job's; what a sorted set's score can still hold exactly."""
+
 _LISTED = (
     *("id", "model", "lane", "revision", "class", "kind", "state", "request", "next_offset", "attempt"),
     *("created_at", "queued_at", "leased_at", "first_token_at", "ended_at", "deadline_at"),
@@ -93,33 +96,26 @@ class JobIndex:
 
         Several jobs of one millisecond have one score, so those already seen are read again and left out here.
         """
+        forward = bool(query.before)
+        low = query.created_after or 0
+        high = FOREVER if query.created_before is None else query.created_before
+        if place is not None and forward:
+            low = max(low, place.at)
+        elif place is not None:
+            high = min(high, place.at)
         count = BATCH
-        low: str | int = "-inf" if query.created_after is None else query.created_after
-        high: str | int = "+inf" if query.created_before is None else query.created_before
         while True:
-            if query.before:
-                start = low if place is None or (low != "-inf" and int(low) > place.at) else place.at
-                raw = await self._range(start, high, count, newest_first=False)
-                fresh = [each for each in raw if place is None or each > place]
-            else:
-                start = high if place is None or (high != "+inf" and int(high) < place.at) else place.at
-                raw = await self._range(start, low, count, newest_first=True)
-                fresh = [each for each in raw if place is None or each < place]
+            raw = await self._between(low, high, count, newest_first=not forward)
+            fresh = [each for each in raw if place is None or (each > place if forward else each < place)]
             if len(fresh) >= BATCH or len(raw) < count:
                 return fresh[:BATCH]
             count += BATCH
 
-    async def _range(self, start: str | int, stop: str | int, count: int, *, newest_first: bool) -> list[_Place]:
+    async def _between(self, low: int, high: int, count: int, *, newest_first: bool) -> list[_Place]:
+        start, stop = (high, low) if newest_first else (low, high)
         with store_errors():
             raw: list[Any] = await self._client.zrange(
-                self._key,
-                start,
-                stop,
-                desc=newest_first,
-                byscore=True,
-                offset=0,
-                num=count,
-                withscores=True,
+                self._key, start, stop, desc=newest_first, byscore=True, offset=0, num=count, withscores=True
             )
         return [_Place(int(score), member.decode()) for member, score in raw]
 

@@ -1,10 +1,11 @@
 """Names of models and the files they mean."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from headrace import models
+from headrace import models, pull
 from headrace.contract.errors import SetupError
 
 CONTENT = b"GGUF" + bytes(100)
@@ -39,6 +40,19 @@ def test_a_path_may_hold_an_equals_sign(tmp_path: Path) -> None:
 def test_an_id_must_fit_into_a_key(gguf: Path, model_id: str) -> None:
     with pytest.raises(SetupError, match="cannot be a model's id"):
         models.resolve(f"{model_id}=file:{gguf}", gguf.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [("hf:org/m", "huggingface_hub", "headrace[hf]"), ("s3://bucket/m.gguf", "boto3", "headrace[s3]")],
+)
+def test_a_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(SetupError) as caught:
+        pull.pull(name, tmp_path)
+    assert f"pip install '{extra}'" in caught.value.explain()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

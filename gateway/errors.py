@@ -45,9 +45,7 @@ class BodyTimeout(InvalidRequest):
 
 def stopping() -> HeadraceError:
     """What an open request is told when this gateway is asked to stop."""
-    return StoreUnavailable(
-        "This gateway is stopping.", next_step="Ask again: another one answers, and accepted jobs go on."
-    )
+    return StoreUnavailable("This gateway is stopping.", next_step="Ask again: another one answers.")
 
 
 def error_of(event: Failed | Cancelled | Expired) -> HeadraceError:

@@ -13,22 +13,11 @@ from typing import Protocol
 
 import structlog
 
-from headrace.contract.errors import (
-    BlobsUnavailable,
-    EngineFailure,
-    ErrorInfo,
-    HeadraceError,
-    NoProgress,
-    StoreUnavailable,
-)
-from headrace.contract.generation import Usage
-from headrace.contract.job import Job, State
-from headrace.queue.base import Append, AppendReply, Ending, FinishReply, Outcome, Queue, ReapRequest
+from headrace.contract.errors import EngineFailure, ErrorInfo, HeadraceError, NoProgress, StoreUnavailable
+from headrace.queue.base import Append, AppendReply, Ending, Outcome, Queue, ReapRequest
 from headrace.telemetry.metrics import Recorder
-from headrace.telemetry.tracing import trace_fields
 from workers.inference import retry
-from workers.inference.beside import beside
-from workers.inference.facts import Began, Delivered, Ended, Left, Retried, Watcher
+from workers.inference.facts import Began, Delivered, Left, Watcher
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import (
     Answered,
@@ -44,8 +33,8 @@ from workers.inference.inbox import (
 )
 from workers.inference.messages import AbortAll, AbortRequests, Command, Output, Ready, StepStats
 from workers.inference.metrics import record_reap, record_step
-from workers.inference.retry import RetryAfter
 from workers.inference.running import RunningJob
+from workers.inference.settling import Settling, named
 from workers.inference.transcript import Transcript
 
 IDLE_S = 0.5
@@ -54,9 +43,6 @@ MOST_MESSAGES = 64
 
 STORE_PAUSE_S = 0.2
 """Between two attempts at a store that is away."""
-
-BLOB_PAUSE_S = 5.0
-"""The same for the blob store."""
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +96,9 @@ class Emitter:
         self._draining = False
         self._store_at = -math.inf
         self._store_away = False
+        self._settling = Settling(
+            parts.queue, parts.tell, parts.is_large, ring=lambda: inbox.put(Answered()), clock=parts.clock
+        )
         self.ended = False
 
     def run(self) -> None:
@@ -157,7 +146,8 @@ class Emitter:
 
     def _on_take(self, take: Take) -> None:
         if self._engine is None or self._draining:
-            self._return(take.job)
+            self._settling.give_back(take.job)
+            self._parts.holdings.drop(take.job.lease)
             return
         now = self._parts.clock()
         if not self._requests:
@@ -166,7 +156,8 @@ class Emitter:
             job = RunningJob(take, self._engine.new_stream, now)
         except HeadraceError as error:
             # Submit refuses such requests; a record that is there all the same harms no other job.
-            self._refuse(take, error.info())
+            self._settling.refuse(take, error.info())
+            self._parts.holdings.drop(take.job.lease)
             return
         self._jobs[take.job.id] = job
         for request_id, choice in job.open_requests():
@@ -278,7 +269,7 @@ class Emitter:
             job.appended(write.deltas, reply.listeners)
             if reply.diverged:
                 self._parts.metrics.add("headrace_worker_diverged_total")
-                log.error("journal has other tokens than this attempt made", **_named(job.job))
+                log.error("journal has other tokens than this attempt made", **named(job.job))
             if not job.may_kill():
                 self._parts.holdings.past_death(job.job.lease)
         elif reply.outcome is Outcome.GAP:
@@ -289,49 +280,15 @@ class Emitter:
             self._forget(job, f"append refused: {reply.outcome}")
 
     def _settle(self) -> None:
-        """Hand in the jobs that have ended here. Said again after an outage: every verb is idempotent."""
-        queue = self._parts.queue
+        """Hand in the jobs that have ended here."""
         for job in list(self._jobs.values()):
-            lease = job.job.lease
-            if isinstance(job.fate, RetryAfter) and job.flushed:
-                reply = queue.retry(lease, job.fate.in_ms, job.fate.error)
-                if reply.state is State.DEAD:
-                    self._parts.tell(Ended(job.job, job.ending(), reply.state))
-                else:
-                    self._parts.tell(Retried(job.job, job.fate.error, job.fate.in_ms))
-                self._forget(job)
-            elif (job.finished or (job.fate is not None and job.flushed)) and not job.waits(self._parts.clock()):
-                ending = job.ending()
-                answer = self._hand_in(job, ending)
-                if answer is None:
-                    continue
-                if answer.outcome is Outcome.GAP:
-                    self._rewind(job, answer.choice, answer.have)
-                    continue
-                if answer.outcome is Outcome.OK:
-                    self._parts.tell(Ended(job.job, ending, answer.state or ending.state))
-                    self._forget(job)
-                else:
-                    self._forget(job, f"finish answered {answer.outcome}")
-
-    def _hand_in(self, job: RunningJob, ending: Ending) -> FinishReply | None:
-        """None while there is no answer yet. A large result is put where it belongs beside this thread."""
-        parts, lease, answered = self._parts, job.job.lease, job.handing_in
-        job.handing_in = None
-        try:
-            if answered is not None:
-                return answered.result()
-            if not parts.is_large(ending):
-                return parts.queue.finish(lease, ending)
-            job.handing_in = beside(lambda: parts.queue.finish(lease, ending), lambda: self._inbox.put(Answered()))
-        except BlobsUnavailable as error:
-            self._put_off(job, error)
-        return None
-
-    def _put_off(self, job: RunningJob, error: BlobsUnavailable) -> None:
-        """Its tokens are journaled; only its result has no place yet. Nobody else waits for that."""
-        log.warning("no place for a large result, trying again", job=job.job.id, reason=error.message)
-        job.settle_at = self._parts.clock() + BLOB_PAUSE_S
+            reply = self._settling.settle(job)
+            if reply is None:
+                continue
+            if reply.outcome is Outcome.GAP:
+                self._rewind(job, reply.choice, reply.have)
+            else:
+                self._forget(job, "" if reply.outcome is Outcome.OK else f"its end was answered {reply.outcome}")
 
     def _rewind(self, job: RunningJob, choice: int, have: int) -> None:
         try:
@@ -343,7 +300,7 @@ class Emitter:
         """Its tokens so far are journaled before its fate is told."""
         if job.fate is None:
             job.fate = retry.decide(error, job.job.retries, self._parts.dice())
-            log.warning("request failed", code=error.code, reason=error.message, **_named(job.job))
+            log.warning("request failed", code=error.code, reason=error.message, **named(job.job))
         self._abort(job)
 
     def _abort(self, job: RunningJob) -> None:
@@ -368,30 +325,7 @@ class Emitter:
         self._parts.holdings.drop(job.job.lease)
         if why:
             self._parts.tell(Left(job.job, why))
-            log.debug("job left", why=why, **_named(job.job))
-
-    def _return(self, job: Job) -> None:
-        """A job that cannot be begun here goes back. If the store is away, its lease runs out instead."""
-        try:
-            self._parts.queue.release(job.lease)
-        except StoreUnavailable as error:
-            log.warning("claimed job left to its lease", job=job.id, reason=error.message)
-        self._parts.holdings.drop(job.lease)
-        self._parts.tell(Left(job, "not begun"))
-
-    def _refuse(self, take: Take, error: ErrorInfo) -> None:
-        """A job that can never be begun has failed. If the store is away, its lease runs out and it is tried again."""
-        log.warning("job cannot be begun", code=error.code, reason=error.message, **_named(take.job))
-        written = sum(len(choice.token_ids) for choice in take.choices)
-        usage = Usage(len(take.job.request.prompt_ids), written)
-        try:
-            ending = Ending(State.FAILED, usage, error=error)
-            self._parts.queue.finish(take.job.lease, ending)
-            self._parts.tell(Ended(take.job, ending, ending.state))
-        except StoreUnavailable as away:
-            log.warning("claimed job left to its lease", job=take.job.id, reason=away.message)
-            self._parts.tell(Left(take.job, "not begun"))
-        self._parts.holdings.drop(take.job.lease)
+            log.debug("job left", why=why, **named(job.job))
 
     def _reap(self) -> None:
         reply = self._parts.queue.reap(ReapRequest(worker=self._parts.worker, died=True))
@@ -418,11 +352,6 @@ class Emitter:
             return max(0.0, self._store_at - now)
         dues = (due for job in self._jobs.values() if (due := job.due_at()) is not None)
         return min(IDLE_S, max(0.0, min(dues, default=math.inf) - now))
-
-
-def _named(job: Job) -> dict[str, str]:
-    """How a log line says which job it is about."""
-    return {"job": job.id, **trace_fields(job.traceparent)}
 
 
 def _is_due(job: RunningJob, now: float) -> bool:

@@ -11,9 +11,9 @@ from headrace.contract.job import State
 from headrace.queue.base import Append, ReapRequest
 from tests.unit.workers.desk import LARGE, Desk
 from tests.unit.workers.jobs import make_job
-from workers.inference.emitter import BLOB_PAUSE_S
 from workers.inference.inbox import Answered, Drain, Drop, DropAll, EngineDown, EngineStepped
 from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Output, Stepped, StepStats
+from workers.inference.settling import BLOB_PAUSE_S
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace import models, pull, settings
+from headrace import models, settings
 from headrace.cli import output
 from headrace.contract.errors import SetupError
+from headrace.models import pull
 from headrace.supervisor.fleet import need_server
 
 app = typer.Typer(no_args_is_help=True, help="Models on this machine.")

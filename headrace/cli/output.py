@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from headrace.pull import Progress
+from headrace.models.pull import Progress
 
 
 def data(text: str) -> None:

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace import models, pull, settings
+from headrace import models, settings
 from headrace.cli import output
 from headrace.contract.errors import SetupError
+from headrace.models import pull
 from headrace.supervisor.fleet import Fleet, need_servers
 from headrace.supervisor.plan import Address, Plan, Served, worker_range
 from headrace.supervisor.redis_server import free_port

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace import models, pull
+from headrace import models
 from headrace.contract.errors import SetupError
+from headrace.models import pull
 
 CONTENT = b"GGUF" + bytes(100)
 ENTRY = models.Entry("tiny", "tiny-gguf==1.0", 200, "0" * 64, len(CONTENT), "Apache-2.0")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace import models, pull
+from headrace import models
 from headrace.contract.errors import SetupError
+from headrace.models import pull
 
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 ENTRY = models.Entry("tiny", "tiny-gguf==1.0", 2_000, hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "Apache-2.0")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace import models, pull
+from headrace import models
 from headrace.contract.errors import SetupError
+from headrace.models import pull
 from headrace.models.folder import slug
 from headrace.models.names import InBucket, parse
 from tests.moto_server import S3Server, s3_server, s3_url

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from headrace import models, pull
+from headrace import models
 from headrace.cli.main import run
 from headrace.contract.errors import SetupError
+from headrace.models import pull
 from headrace.models.hub import RemoteFile, choose
 from headrace.models.names import OnHub, parse
 from headrace.settings import PathSettings, Settings, WorkerSettings

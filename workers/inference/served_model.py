@@ -6,7 +6,7 @@ import structlog
 
 from headrace import models
 from headrace.contract.errors import SetupError
-from headrace.pull import pull
+from headrace.models.pull import pull
 from headrace.settings import Settings
 from workers.inference import fake_engine
 

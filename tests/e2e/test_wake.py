@@ -21,6 +21,10 @@ def test_two_bursts_wake_it_twice(tmp_path: Path) -> None:
         assert fleet.redis.keys("hr:held:*") == []
     assert (first.ended, second.ended) == (4, 4)
     assert first.worker != second.worker, "the second burst woke another one"
+    said = (tmp_path / "up.log").read_text()
+    assert said.count("fake@stable: 0 → 1 workers") == 2
+    assert said.count("workers (idle)") >= 2
+    assert "ended" not in said, "leaving is no death"
     for seen in (first, second):
         assert seen.start_s > -0.1, "nobody starts before there is work"
         assert seen.zero_s > 0.9, "and nobody leaves before the idle time"

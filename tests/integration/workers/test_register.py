@@ -19,7 +19,7 @@ def without_measurements(card: ModelCard) -> ModelCard:
     return replace(card, digest="", tokens_per_second=None)
 
 
-@pytest.mark.parametrize("model", ["fake:kv_tokens=999", "other=fake:", "tiny=file:{path}"])
+@pytest.mark.parametrize("model", ["fake:kv_tokens=999", "tiny=file:{path}"])
 def test_it_writes_the_card_that_a_worker_writes(model: str, fleet: Fleet, tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "tiny.gguf")
     settings = fleet.settings(model.format(path=path), release="canary")
@@ -50,6 +50,3 @@ def test_as_a_command(fleet: Fleet) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.split()[:3]) == (0, ["a@stable", "is", "registered:"])
     assert fleet.card("a@stable").max_kv_tokens == 8192
-    refused = subprocess.run([*command[:4], "--model", "nothing"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 3
-    assert len(refused.stderr.splitlines()) == 1

@@ -197,14 +197,12 @@ def test_a_fleet_without_workers_accepts_and_is_killed_as_any_other(start: Calla
     with Client(address["url"]) as client, redis.Redis.from_url(address["redis_url"]) as store:
         assert not read_beats(store)
         assert sorted(client.models()) == ["quick", "slow"]
-        abandoned = client.submit(model="slow", prompt="wake", max_tokens=8)
+        client.submit(model="slow", prompt="wake", max_tokens=8)
         until(lambda: read_beats(store), "a worker that starts", limit_s=30)
         assert {beat.lane for beat in read_beats(store)} == {"slow@stable"}
     family = up.family()
     up.process.kill()
     until(lambda: all_gone(family), "all processes gone")
-    with Client(start("--json", "--workers", "0..1", models=["slow=fake:"]).address()["url"]) as client:
-        assert client.job(abandoned.id).wait(timeout=60).usage.completion_tokens == 8
 
 
 def test_a_killed_worker_of_a_lane_that_scales_gives_its_job_back(start: Callable[..., Up]) -> None:

@@ -31,10 +31,15 @@ def messages(chunks: Iterable[bytes]) -> Iterator[Message]:
 
 def follow(http: httpx2.Client, job_id: str, cursor: str = "") -> list[Message]:
     """All messages from the cursor on, to the end of the stream."""
+    return list(each(http, job_id, cursor))
+
+
+def each(http: httpx2.Client, job_id: str, cursor: str = "") -> Iterator[Message]:
+    """The same as they come."""
     headers = {"Last-Event-ID": cursor} if cursor else {}
     with http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as reply:
         assert reply.status_code == 200, reply.read()
-        return list(messages(reply.iter_raw()))
+        yield from messages(reply.iter_raw())
 
 
 def text_of(found: Iterable[Message]) -> str:

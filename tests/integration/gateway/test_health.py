@@ -18,7 +18,7 @@ from headrace.store.connection import connect
 from headrace.telemetry.metrics import Recorder
 from tests.integration.gateway.scripted_worker import LANE, MODEL, ScriptedWorker, wait_for
 from tests.integration.gateway.serving import serving, settings_for
-from tests.integration.gateway.sse_reader import follow, text_of
+from tests.integration.gateway.sse_reader import each, follow, text_of
 from tests.redis_server import RedisServer
 
 JOB: dict[str, Any] = {"model": MODEL, "prompt": "go", "max_tokens": 50}
@@ -149,9 +149,9 @@ def test_a_stream_lives_through_an_outage(fragile: RedisServer) -> None:
         job = worker.claim()
         worker.say(job, "before, ")
         found: list[Any] = []
-        reader = threading.Thread(target=lambda: found.extend(follow(client, job_id)), daemon=True)
+        reader = threading.Thread(target=lambda: found.extend(each(client, job_id)), daemon=True)
         reader.start()
-        wait_for(lambda: worker.listeners(job_id))
+        wait_for(lambda: text_of(found) == "before, ")
         fragile.restart()
         worker.say(job, "after", "stop")
         worker.succeed(job)

@@ -3,7 +3,10 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
@@ -92,3 +95,15 @@ class RedisServer:
             self._process.wait(timeout=10)
         self._process = None
         self.socket.unlink(missing_ok=True)
+
+
+@contextmanager
+def running_redis(*, fsync: str = "always") -> Iterator[RedisServer]:
+    """A server that runs, in a folder of its own: the names of pytest's can be too long for a unix socket."""
+    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
+        server = RedisServer(Path(folder), fsync=fsync)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

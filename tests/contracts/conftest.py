@@ -1,25 +1,19 @@
 """One real Redis for the session, emptied for each test; the memory queue needs nothing."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
 
 from headrace.store.connection import connect
 from tests.contracts.bench import Bench, MemoryBench, RedisBench
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    # Not pytest's folder: its names can be too long for a unix socket.
-    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
+    with running_redis() as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 import asyncio
 import os
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import redis.asyncio
@@ -16,17 +14,14 @@ from headrace.contract.events import Accepted, Cancelled
 from headrace.store import keys, live
 from headrace.store.connection import connect_async
 from headrace.store.live import LiveHub
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
     """A server of its own: the tests kill it."""
-    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
+    with running_redis() as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

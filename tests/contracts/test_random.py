@@ -1,9 +1,7 @@
 """Any order of verbs: both queues give the same answers, and every accepted job ends exactly once."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -26,7 +24,7 @@ from headrace.contract.job import TRANSITIONS, Job, JobClass, Lease, State
 from headrace.queue.base import Append, ClaimRequest, Ending, Outcome, ReapRequest, Timing
 from headrace.store.connection import connect
 from tests.contracts.bench import LANE, Bench, MemoryBench, RedisBench, claim_request, get, make_job
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 WORKERS = ("w1", "w2")
 ERROR = ErrorInfo("engine_error", "broke", True)
@@ -40,11 +38,8 @@ passes on one side only."""
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder), fsync="everysec")
-        server.start()
+    with running_redis(fsync="everysec") as server:
         yield server
-        server.stop()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What was acknowledged is still there after SIGKILL of Redis and a restart; what was not can be said again."""
 
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +14,13 @@ from headrace.queue.redis import RedisQueue
 from headrace.store.connection import connect
 from headrace.store.journal import Journal
 from tests.contracts.bench import TIMING, claim_request, delta, make_job, success
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
+    with running_redis() as server:
         yield server
-        server.stop()
 
 
 def test_a_kill_in_full_flow_loses_nothing_acknowledged(server: RedisServer) -> None:

@@ -1,11 +1,9 @@
 """Threads as workers, a sweeper, and a Redis that is killed under them: every job ends once, with every token once."""
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +16,7 @@ from headrace.queue.redis import RedisQueue
 from headrace.store.connection import connect
 from headrace.store.journal import Journal
 from tests.contracts.bench import RedisBench, claim_request, delta, make_job
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 QUICK = Timing(lease_ms=1000)
 TOKENS = 64
@@ -27,11 +25,8 @@ LIMIT_S = 60.0
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
+    with running_redis() as server:
         yield server
-        server.stop()
 
 
 class Worker(threading.Thread):

@@ -1,6 +1,5 @@
 """One Redis, one built wheel and two bare environments for the folder's tests."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,13 @@ from headrace.store.connection import connect
 from tests.deployment.bare import Bare, install, pip
 from tests.deployment.compose import PROFILES, config
 from tests.deployment.dockerfile import ROOT
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
 def deployment_redis() -> Iterator[RedisServer]:
-    # Not pytest's folder: its names can be too long for a unix socket.
-    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder), fsync="everysec")
-        server.start()
+    with running_redis(fsync="everysec") as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """One real Redis and one gateway for the session; the store is emptied and the model announced for each test."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -12,17 +10,13 @@ from openai import OpenAI
 from headrace.store.connection import connect
 from tests.integration.gateway.scripted_worker import ScriptedWorker
 from tests.integration.gateway.serving import Gateway, serving, settings_for
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    # Not pytest's folder: its names can be too long for a unix socket.
-    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder), fsync="everysec")
-        server.start()
+    with running_redis(fsync="everysec") as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture(scope="session")

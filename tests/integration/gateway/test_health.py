@@ -4,8 +4,6 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -19,7 +17,7 @@ from headrace.telemetry.metrics import Recorder
 from tests.integration.gateway.scripted_worker import LANE, MODEL, ScriptedWorker, wait_for
 from tests.integration.gateway.serving import serving, settings_for
 from tests.integration.gateway.sse_reader import each, follow, text_of
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 JOB: dict[str, Any] = {"model": MODEL, "prompt": "go", "max_tokens": 50}
 
@@ -27,11 +25,8 @@ JOB: dict[str, Any] = {"model": MODEL, "prompt": "go", "max_tokens": 50}
 @pytest.fixture
 def fragile() -> Iterator[RedisServer]:
     """A server of its own, for tests that take it away."""
-    with TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
+    with running_redis() as server:
         yield server
-        server.stop()
 
 
 def test_live_and_ready_without_any_worker(client: httpx2.Client) -> None:

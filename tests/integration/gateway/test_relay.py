@@ -1,8 +1,6 @@
 """The road itself, where a test needs another pace than a served gateway's."""
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -19,7 +17,7 @@ from headrace.store.journal import AsyncJournal
 from headrace.store.live import LiveHub
 from headrace.text.detokenizer import TextStream
 from tests.integration.gateway.scripted_worker import LANE, MODEL, REVISION, ScriptedWorker
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 from tests.unit.gateway.byte_model import byte_tokenizer
 
 QUICK = Pace(silence_s=0.05, retry_s=0.02, patience_s=0.3)
@@ -27,11 +25,8 @@ QUICK = Pace(silence_s=0.05, retry_s=0.02, patience_s=0.3)
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    with TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
+    with running_redis() as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

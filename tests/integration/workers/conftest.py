@@ -1,20 +1,17 @@
 """One Redis for the folder's tests, emptied for each."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.integration.workers.fleet import Fleet
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
-def worker_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("r"))
-    server.start()
-    yield server
-    server.stop()
+def worker_redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture
@@ -25,9 +22,7 @@ def fleet(worker_redis: RedisServer) -> Fleet:
 
 
 @pytest.fixture
-def own_fleet(tmp_path: Path) -> Iterator[Fleet]:
+def own_fleet() -> Iterator[Fleet]:
     """A Redis that the test may kill."""
-    server = RedisServer(tmp_path / "r")
-    server.start()
-    yield Fleet(server)
-    server.stop()
+    with running_redis() as server:
+        yield Fleet(server)

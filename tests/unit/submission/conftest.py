@@ -1,25 +1,19 @@
 """A real Redis, emptied before each test."""
 
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import redis
 import redis.asyncio
 
 from headrace.store.connection import connect, connect_async
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    # Not pytest's folder: its names can be too long for a unix socket.
-    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
-        server = RedisServer(Path(folder), fsync="no")
-        server.start()
+    with running_redis(fsync="no") as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

@@ -5,11 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.contract.job import Job, State
-from headrace.queue.base import Outcome
-from workers.inference.facts import Began, Claimed, Delivered, Ended, Fact, Left, Retried
-
-ENDED_ELSEWHERE = frozenset({"cancelled", f"append refused: {Outcome.TERMINAL}", f"finish answered {Outcome.TERMINAL}"})
-"""Reasons to leave a job that say that somebody else has ended it."""
+from workers.inference.facts import Began, Claimed, Delivered, Ended, Fact, Left, Retried, Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +43,7 @@ class JobEvents:
             case Ended(job, ending, state):
                 said = f"{ending.error.code}: {ending.error.message}" if ending.error else str(state)
                 return TaskEvent("task-failed", at, {"uuid": job.id, "exception": said, "traceback": ""})
-            case Left(job, why) if why in ENDED_ELSEWHERE:
+            case Left(job, Why.CANCELLED | Why.ENDED_ELSEWHERE):
                 revoked = {"uuid": job.id, "terminated": True, "signum": None, "expired": False}
                 return TaskEvent("task-revoked", at, revoked)
             case Left(job, why):

@@ -17,7 +17,7 @@ from headrace.contract.errors import EngineFailure, ErrorInfo, HeadraceError, No
 from headrace.queue.base import Append, AppendReply, Ending, Outcome, Queue, ReapRequest
 from headrace.telemetry.metrics import Recorder
 from workers.inference import retry
-from workers.inference.facts import Began, Delivered, Left, Watcher
+from workers.inference.facts import Began, Delivered, Left, Watcher, Why, why_refused
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import (
     Answered,
@@ -128,10 +128,11 @@ class Emitter:
             case Drop():
                 job = self._jobs.get(message.lease.job_id)
                 if job is not None and job.job.lease == message.lease:
-                    self._forget(job, message.why)
+                    self._parts.holdings.drop(message.lease)
+                    self._drop(job, message.why)
             case DropAll():
                 for job in list(self._jobs.values()):
-                    self._forget(job, message.why)
+                    self._drop(job, message.why)
                 self._send(AbortAll())
             case EngineUp():
                 self._engine = message
@@ -159,6 +160,8 @@ class Emitter:
             self._settling.refuse(take, error.info())
             self._parts.holdings.drop(take.job.lease)
             return
+        if (earlier := self._jobs.get(take.job.id)) is not None:
+            self._forget(earlier, Why.LEASE_LOST)  # claimed again before it was told so
         self._jobs[take.job.id] = job
         for request_id, choice in job.open_requests():
             self._requests[request_id] = (job, choice)
@@ -212,7 +215,7 @@ class Emitter:
         # What came out before the death is worth keeping: the next attempt starts behind it.
         self.write(everything=True)
         for job in list(self._jobs.values()):
-            self._forget(job, "the engine died")
+            self._drop(job, Why.ENGINE_DIED)
 
     # -- what goes out
 
@@ -242,8 +245,8 @@ class Emitter:
                 self._reap()
             if drained:
                 for job in list(self._jobs.values()):
-                    self._parts.queue.release(job.job.lease)
-                    self._forget(job, "drained")
+                    self._settling.hand_back(job)
+                    self._forget(job)
             self._store_away = False
         except StoreUnavailable as error:
             if not self._store_away:
@@ -277,18 +280,19 @@ class Emitter:
         else:
             if reply.outcome is Outcome.LOST:
                 self._parts.metrics.add("headrace_worker_leases_lost_total")
-            self._forget(job, f"append refused: {reply.outcome}")
+            self._forget(job, why_refused(reply.outcome))
 
     def _settle(self) -> None:
         """Hand in the jobs that have ended here."""
         for job in list(self._jobs.values()):
             reply = self._settling.settle(job)
             if reply is None:
-                continue
-            if reply.outcome is Outcome.GAP:
+                if job.gone is not None:
+                    self._drop(job, job.gone)
+            elif reply.outcome is Outcome.GAP:
                 self._rewind(job, reply.choice, reply.have)
             else:
-                self._forget(job, "" if reply.outcome is Outcome.OK else f"its end was answered {reply.outcome}")
+                self._forget(job)
 
     def _rewind(self, job: RunningJob, choice: int, have: int) -> None:
         try:
@@ -318,12 +322,19 @@ class Emitter:
             first = not any(choice.sent for choice in job.choices)
             self._parts.tell(Delivered(job.job, tokens, first))
 
-    def _forget(self, job: RunningJob, why: str = "") -> None:
+    def _drop(self, job: RunningJob, why: Why) -> None:
+        """It is another's, unless its end is on its way: then the answer to that says what became of it."""
+        if job.handing_in is None:
+            self._forget(job, why)
+        else:
+            job.gone = why
+
+    def _forget(self, job: RunningJob, why: Why | None = None) -> None:
         """`why` is told to watchers; without it they have heard of the end already."""
         self._abort(job)
         del self._jobs[job.job.id]
         self._parts.holdings.drop(job.job.lease)
-        if why:
+        if why is not None:
             self._parts.tell(Left(job.job, why))
             log.debug("job left", why=why, **named(job.job))
 

@@ -5,10 +5,31 @@ A watcher is called on the thread on which the fact arose, so it returns at once
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.job import Job, State
-from headrace.queue.base import Ending
+from headrace.queue.base import Ending, Outcome
+
+
+class Why(StrEnum):
+    """Why a job left this worker without being ended by it."""
+
+    CANCELLED = "cancelled"
+    ENDED_ELSEWHERE = "ended elsewhere"
+    """The store has its end, by whoever that was: mostly a cancel whose message came later than this worker's call."""
+    EXPIRED = "record expired"
+    LEASE_LOST = "lease lost"
+    NOT_RENEWED = "leases not renewed"
+    """The lease may still stand, but this worker could not renew it for most of its length."""
+    ENGINE_DIED = "engine died"
+    DRAINED = "drained"
+    NOT_BEGUN = "not begun"
+
+
+def why_refused(outcome: Outcome) -> Why:
+    """What a refusal of the store says of the job."""
+    return {Outcome.TERMINAL: Why.ENDED_ELSEWHERE, Outcome.MISSING: Why.EXPIRED}.get(outcome, Why.LEASE_LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +74,7 @@ class Left:
     """The job is another's now, or nobody's: given back, lost, cancelled. Not told after Retried and Ended."""
 
     job: Job
-    why: str
+    why: Why
 
 
 Fact = Claimed | Began | Delivered | Retried | Ended | Left

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from headrace.contract.job import Job, Lease
 from headrace.store.journal import Journaled
+from workers.inference.facts import Why
 from workers.inference.messages import Ready, Stepped
 from workers.inference.transcript import TextStream
 
@@ -51,14 +52,14 @@ class Drop:
     """The lease is another's, or its job was cancelled: stop without another word to the queue."""
 
     lease: Lease
-    why: str
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)
 class DropAll:
     """The leases can no longer be trusted."""
 
-    why: str
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import structlog
 from headrace.contract.job import Lease
 from headrace.queue.base import Queue
 from headrace.telemetry.metrics import Recorder
+from workers.inference.facts import Why
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import Drop, DropAll, Inbox
 
@@ -68,7 +69,7 @@ class Leases:
         for job_id in reply.gone:
             if parts.holdings.find(job_id) == by_job[job_id]:
                 parts.metrics.add("headrace_worker_leases_lost_total")
-                parts.inbox.put(Drop(by_job[job_id], "lease lost"))
+                parts.inbox.put(Drop(by_job[job_id], Why.LEASE_LOST))
         self._give_back_strangers(reply.held)
 
     def watch(self) -> None:
@@ -82,7 +83,7 @@ class Leases:
         log.error("no renewal for most of a lease, stopping all work", lease_s=parts.lease_s)
         parts.trust(False)
         parts.stop_engine()
-        parts.inbox.put(DropAll("leases not renewed"))
+        parts.inbox.put(DropAll(Why.NOT_RENEWED))
 
     def _give_back_strangers(self, held: tuple[Lease, ...]) -> None:
         known = frozenset(self._parts.holdings.leases())
@@ -110,6 +111,6 @@ class Control:
         if kind == "cancel" and isinstance(job_id, str):
             lease = self._holdings.find(job_id)
             if lease is not None:
-                self._inbox.put(Drop(lease, "cancelled"))
+                self._inbox.put(Drop(lease, Why.CANCELLED))
         elif kind == "drain":
             self._drain()

@@ -1,6 +1,6 @@
 """One claimed job while it runs here: its choices, what is due of them, and how the attempt is to end.
 
-Owned by the emitter; knows no queue and no engine.
+Owned by the emitter, which makes the calls: this knows what to say to queue and engine, and says nothing to either.
 """
 
 from concurrent.futures import Future
@@ -10,6 +10,7 @@ from headrace.contract.generation import Choice, Usage
 from headrace.contract.job import Job, State
 from headrace.queue.base import Append, Ending, FinishReply
 from workers.inference.coalesce import Pending, due_at
+from workers.inference.facts import Why
 from workers.inference.holdings import must_run_alone
 from workers.inference.inbox import NewStream, Take
 from workers.inference.messages import AddRequest
@@ -22,7 +23,8 @@ MAX_REWINDS = 100
 
 class RunningJob:
     """`begun` once the journal says so; `fate` is set by an error; `urgent` when a write must be said again;
-    before `settle_at` its end is not to be handed in; `handing_in` while it is, beside the emitter."""
+    before `settle_at` its end is not to be handed in; `handing_in` while it is, beside the emitter; `gone` once it is
+    known to be another's although its end is still on its way."""
 
     def __init__(self, take: Take, new_stream: NewStream, now: float) -> None:
         self.job: Job = take.job
@@ -31,6 +33,7 @@ class RunningJob:
         self.rewinds = 0
         self.settle_at = AT_ONCE
         self.handing_in: Future[FinishReply] | None = None
+        self.gone: Why | None = None
         self.listeners = 0
         self.fate: RetryDecision | None = None
         self.scheduled = False

@@ -1,4 +1,6 @@
-"""How a job leaves this worker by its own doing: finished, retried, refused or given back. Knows no engine, no tokens.
+"""How a job leaves this worker by its own doing: finished, retried, refused or given back.
+
+Knows the queue's verbs that take a job out of a worker's hands, and no engine; what the journal lacks is not its part.
 
 Owned by the emitter's thread. Everything here may be said again: every verb is idempotent.
 """
@@ -14,7 +16,7 @@ from headrace.contract.job import Job, State
 from headrace.queue.base import Ending, FinishReply, Outcome, Queue
 from headrace.telemetry.tracing import trace_fields
 from workers.inference.beside import beside
-from workers.inference.facts import Ended, Left, Retried, Watcher
+from workers.inference.facts import Ended, Left, Retried, Watcher, Why, why_refused
 from workers.inference.inbox import Take
 from workers.inference.retry import RetryAfter
 from workers.inference.running import RunningJob
@@ -44,7 +46,8 @@ class Settling:
     def settle(self, job: RunningJob) -> FinishReply | None:
         """Hand in a job that has ended here. None while it has not, or while there is no answer yet.
 
-        GAP asks for a rewind; after any other answer the job is no longer this worker's. Raises StoreUnavailable.
+        GAP asks for a rewind; after any other answer the job is no longer this worker's, and watchers have heard why.
+        Raises StoreUnavailable.
         """
         if isinstance(job.fate, RetryAfter):
             return self._retry(job, job.fate) if job.flushed else None
@@ -53,8 +56,8 @@ class Settling:
             return None
         ending = job.ending()
         reply = self._finish(job, ending)
-        if reply is not None and reply.outcome is Outcome.OK:
-            self.tell(Ended(job.job, ending, reply.state or ending.state))
+        if reply is not None and reply.outcome is not Outcome.GAP:
+            self._tell_end(job.job, ending, reply)
         return reply
 
     def refuse(self, take: Take, error: ErrorInfo) -> None:
@@ -64,22 +67,37 @@ class Settling:
         written = sum(len(choice.token_ids) for choice in take.choices)
         ending = Ending(State.FAILED, Usage(len(job.request.prompt_ids), written), error=error)
         try:
-            self.queue.finish(job.lease, ending)
-            self.tell(Ended(job, ending, ending.state))
+            self._tell_end(job, ending, self.queue.finish(job.lease, ending))
         except StoreUnavailable as away:
             self._leave(job, away)
 
     def give_back(self, job: Job) -> None:
         """A job that cannot be begun here goes back. If the store is away, its lease runs out instead."""
         try:
-            self.queue.release(job.lease)
-            self.tell(Left(job, "not begun"))
+            self._tell_release(job, self.queue.release(job.lease), Why.NOT_BEGUN)
         except StoreUnavailable as away:
             self._leave(job, away)
 
+    def hand_back(self, job: RunningJob) -> None:
+        """A job that ran here goes back, since this worker ends. Raises StoreUnavailable."""
+        reply, ending = self.queue.release(job.job.lease), job.ending()
+        if job.handing_in is not None and reply.state is ending.state:
+            self.tell(Ended(job.job, ending, ending.state))  # its end was on its way, and came first
+        else:
+            self._tell_release(job.job, reply, Why.DRAINED)
+
     def _leave(self, job: Job, away: StoreUnavailable) -> None:
         log.warning("claimed job left to its lease", reason=away.message, **named(job))
-        self.tell(Left(job, "not begun"))
+        self.tell(Left(job, Why.NOT_BEGUN))
+
+    def _tell_end(self, job: Job, ending: Ending, reply: FinishReply) -> None:
+        if reply.outcome is Outcome.OK:
+            self.tell(Ended(job, ending, reply.state or ending.state))
+        else:
+            self.tell(Left(job, why_refused(reply.outcome)))
+
+    def _tell_release(self, job: Job, reply: FinishReply, why: Why) -> None:
+        self.tell(Left(job, why if reply.outcome is Outcome.OK else why_refused(reply.outcome)))
 
     def _retry(self, job: RunningJob, fate: RetryAfter) -> FinishReply:
         reply = self.queue.retry(job.job.lease, fate.in_ms, fate.error)
@@ -87,6 +105,8 @@ class Settling:
             self.tell(Ended(job.job, job.ending(), reply.state))
         elif reply.outcome is Outcome.OK:
             self.tell(Retried(job.job, fate.error, fate.in_ms))
+        else:
+            self.tell(Left(job.job, why_refused(reply.outcome)))
         return reply
 
     def _finish(self, job: RunningJob, ending: Ending) -> FinishReply | None:

@@ -49,10 +49,10 @@ class MovableQueue(MemoryQueue):
 
     def finish(self, lease: Lease, ending: Ending) -> FinishReply:
         self._reach()
-        if lease.job_id in self.no_place:
-            raise BlobsUnavailable("The test took the blob store away.")
         if lease.job_id in self.held_up:
             self.held_up[lease.job_id].wait(10)
+        if lease.job_id in self.no_place:
+            raise BlobsUnavailable("The test took the blob store away.")
         return super().finish(lease, ending)
 
     def release(self, lease: Lease) -> FinishReply:

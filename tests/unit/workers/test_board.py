@@ -5,7 +5,7 @@ from headrace.contract.job import State
 from headrace.queue.base import Ending
 from tests.unit.workers.jobs import make_job
 from workers.console.board import Board, Row
-from workers.inference.facts import Claimed, Delivered, Ended, Left
+from workers.inference.facts import Claimed, Delivered, Ended, Left, Why
 
 
 class Clock:
@@ -26,7 +26,7 @@ def test_rows_grow_old_and_long_and_go() -> None:
     clock.now += 1
     assert board.rows() == ((Row("job_1", 2, 1, 10.0, 13), 3.0), (Row("job_2", 1, 1, 12.0, 0), 1.0))
     board.tell(Ended(first, Ending(State.SUCCEEDED, Usage(3, 13)), State.SUCCEEDED))
-    board.tell(Left(second, "drained"))
+    board.tell(Left(second, Why.DRAINED))
     assert board.rows() == ()
 
 
@@ -34,5 +34,5 @@ def test_the_end_of_one_attempt_does_not_hide_the_next() -> None:
     board = Board(Clock())
     board.tell(Claimed(make_job("job_1", epoch=1)))
     board.tell(Claimed(make_job("job_1", epoch=3)))
-    board.tell(Left(make_job("job_1", epoch=1), "lease lost"))
+    board.tell(Left(make_job("job_1", epoch=1), Why.LEASE_LOST))
     assert [row.epoch for row, _ in board.rows()] == [3]

@@ -11,6 +11,7 @@ from headrace.contract.job import State
 from headrace.queue.base import Append, ReapRequest
 from tests.unit.workers.desk import LARGE, Desk
 from tests.unit.workers.jobs import make_job
+from workers.inference.facts import Why
 from workers.inference.inbox import Answered, Drain, Drop, DropAll, EngineDown, EngineStepped
 from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Output, Stepped, StepStats
 from workers.inference.settling import BLOB_PAUSE_S
@@ -94,7 +95,7 @@ def test_a_job_whose_choices_are_all_journaled_goes_straight_to_its_end(desk: De
     taken.choices[0].push(1, tuple(b"b"), "length", desk.now)
     desk.queue.append([taken.append()])
     desk.queue.release(job.lease)
-    desk.emitter.handle(Drop(job.lease, "gone"))
+    desk.emitter.handle(Drop(job.lease, Why.LEASE_LOST))
     desk.commands.clear()
     again = desk.take_again()
     assert desk.commands == []
@@ -269,7 +270,7 @@ def test_what_is_lost_or_cancelled_leaves_the_engine(desk: Desk) -> None:
     desk.step(job, "abc", 0)
     assert desk.count("headrace_worker_leases_lost_total") == 1
     desk.queue.cancel(cancelled.id)
-    desk.emitter.handle(Drop(cancelled.lease, "cancelled"))
+    desk.emitter.handle(Drop(cancelled.lease, Why.CANCELLED))
     assert AbortRequests(("job_1:0:1",)) in desk.commands
     assert AbortRequests(("job_2:0:1",)) in desk.commands
     assert desk.holdings.load().jobs == 0
@@ -280,7 +281,7 @@ def test_what_is_lost_or_cancelled_leaves_the_engine(desk: Desk) -> None:
 
 def test_a_drop_for_an_earlier_lease_is_void(desk: Desk) -> None:
     job = desk.take()
-    desk.emitter.handle(Drop(make_job(job.id, lease_id="other").lease, "lease lost"))
+    desk.emitter.handle(Drop(make_job(job.id, lease_id="other").lease, Why.LEASE_LOST))
     desk.step(job, "a", 0)
     assert desk.text(job) == "a"
 
@@ -289,7 +290,7 @@ def test_leases_that_cannot_be_trusted_stop_everything_without_a_word(desk: Desk
     job = desk.take()
     desk.step(job, "a", 0)
     desk.step(job, "b", 1)
-    desk.emitter.handle(DropAll("no renewal"))
+    desk.emitter.handle(DropAll(Why.NOT_RENEWED))
     desk.turn(5.0)
     assert desk.text(job) == "a"
     assert desk.state(job) is State.RUNNING
@@ -328,7 +329,7 @@ def test_a_take_that_is_full_length_already_ends_by_length(desk: Desk) -> None:
     job = desk.take(max_tokens=3)
     desk.step(job, "abc", 0)
     desk.queue.release(job.lease)
-    desk.emitter.handle(Drop(job.lease, "gone"))
+    desk.emitter.handle(Drop(job.lease, Why.LEASE_LOST))
     again = desk.take_again()
     desk.turn()
     assert desk.state(again) is State.SUCCEEDED
@@ -340,7 +341,7 @@ def test_a_second_attempt_ends_with_the_log_probabilities_of_both(desk: Desk) ->
     job = desk.take(logprobs=0)
     desk.step(job, "ab", 0)
     desk.queue.release(job.lease)
-    desk.emitter.handle(Drop(job.lease, "gone"))
+    desk.emitter.handle(Drop(job.lease, Why.LEASE_LOST))
     again = desk.take_again()
     command = desk.commands[-1]
     assert isinstance(command, AddRequest)
@@ -357,7 +358,7 @@ def test_tokens_journaled_without_log_probabilities_end_without_any(desk: Desk) 
     job = desk.take(logprobs=0)
     desk.queue.append([Append(job.lease, (Delta(0, 0, 0, tuple(b"ab")),))])
     desk.queue.release(job.lease)
-    desk.emitter.handle(Drop(job.lease, "gone"))
+    desk.emitter.handle(Drop(job.lease, Why.LEASE_LOST))
     desk.take_again()
     command = desk.commands[-1]
     assert isinstance(command, AddRequest)

@@ -5,10 +5,10 @@ import pytest
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Usage
 from headrace.contract.job import State
-from headrace.queue.base import Ending, Outcome
+from headrace.queue.base import Ending
 from tests.unit.workers.jobs import make_job
 from workers.console.job_events import JobEvents, TaskEvent
-from workers.inference.facts import Began, Claimed, Delivered, Ended, Fact, Left, Retried
+from workers.inference.facts import Began, Claimed, Delivered, Ended, Fact, Left, Retried, Why
 
 JOB = make_job("job_1")
 BROKEN = ErrorInfo("engine_error", "It broke.", retryable=True)
@@ -40,8 +40,8 @@ def test_a_whole_life() -> None:
     ("fact", "type_", "said"),
     [
         (Retried(JOB, BROKEN, 1000), "task-retried", "engine_error: It broke. (again in 1000 ms)"),
-        (Left(JOB, "drained"), "task-retried", "drained"),
-        (Left(JOB, "the engine died"), "task-retried", "the engine died"),
+        (Left(JOB, Why.DRAINED), "task-retried", "drained"),
+        (Left(JOB, Why.ENGINE_DIED), "task-retried", "engine died"),
         (Ended(JOB, Ending(State.FAILED, Usage(3, 0), error=BROKEN), State.FAILED), "task-failed", "engine_error: It"),
         (Ended(JOB, Ending(State.SUCCEEDED, Usage(3, 1)), State.CANCELLED), "task-failed", "CANCELLED"),
     ],
@@ -54,8 +54,8 @@ def test_what_ends_an_attempt(fact: Fact, type_: str, said: str) -> None:
     assert event.fields["exception"].startswith(said)
 
 
-@pytest.mark.parametrize("why", ["cancelled", f"append refused: {Outcome.TERMINAL}"])
-def test_a_job_that_somebody_else_has_ended_is_revoked(why: str) -> None:
+@pytest.mark.parametrize("why", [Why.CANCELLED, Why.ENDED_ELSEWHERE])
+def test_a_job_that_somebody_else_has_ended_is_revoked(why: Why) -> None:
     (event,) = told(Left(JOB, why))
     assert event is not None
     assert event.type == "task-revoked"
@@ -64,6 +64,6 @@ def test_a_job_that_somebody_else_has_ended_is_revoked(why: str) -> None:
 
 def test_each_attempt_has_a_runtime_of_its_own() -> None:
     ending = Ending(State.SUCCEEDED, Usage(3, 37))
-    events = told(Began(JOB), Left(JOB, "drained"), Began(JOB), Ended(JOB, ending, State.SUCCEEDED))
+    events = told(Began(JOB), Left(JOB, Why.DRAINED), Began(JOB), Ended(JOB, ending, State.SUCCEEDED))
     assert events[-1] is not None
     assert events[-1].fields["runtime"] == 1.0

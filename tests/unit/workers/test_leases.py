@@ -10,6 +10,7 @@ from headrace.queue.base import ClaimRequest
 from headrace.queue.memory import MemoryQueue
 from headrace.telemetry.metrics import Recorder
 from tests.unit.workers.jobs import make_job
+from workers.inference.facts import Why
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import Drop, DropAll, Inbox
 from workers.inference.leases import Control, LeaseParts, Leases, strangers
@@ -78,7 +79,7 @@ def test_a_lost_lease_is_told_to_the_emitter_once_it_is_known_to_be_this_one(ben
     assert bench.inbox.get(0.0) is None
     bench.queue.release(job.lease)
     bench.leases.renew()
-    assert bench.inbox.get(0.0) == Drop(job.lease, "lease lost")
+    assert bench.inbox.get(0.0) == Drop(job.lease, Why.LEASE_LOST)
 
 
 def test_a_claim_whose_answer_was_lost_goes_back_at_the_second_sight(bench: Bench) -> None:
@@ -112,7 +113,7 @@ def test_control_messages(bench: Bench) -> None:
     drains: list[bool] = []
     control = Control(bench.holdings, bench.inbox, lambda: drains.append(True))
     control.handle(json.dumps({"type": "cancel", "job": job.id}).encode())
-    assert bench.inbox.get(0.0) == Drop(job.lease, "cancelled")
+    assert bench.inbox.get(0.0) == Drop(job.lease, Why.CANCELLED)
     for nonsense in (b"", b"[]", b'{"type": "cancel"}', b'{"type": "cancel", "job": "other"}', b'{"type": "dance"}'):
         control.handle(nonsense)
     assert bench.inbox.get(0.0) is None

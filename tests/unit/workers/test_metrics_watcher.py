@@ -11,7 +11,7 @@ from headrace.contract.job import Job, JobClass, State
 from headrace.queue.base import Ending
 from headrace.telemetry.metrics import Recorder
 from tests.unit.workers.jobs import make_job
-from workers.inference.facts import Claimed, Delivered, Ended, Left, Retried
+from workers.inference.facts import Claimed, Delivered, Ended, Left, Retried, Why
 from workers.inference.metrics_watcher import MOST_TENANTS, OTHERS, MetricsWatcher
 
 DONE = Ending(State.SUCCEEDED, Usage(3, 10))
@@ -69,7 +69,7 @@ def test_a_job_of_two_attempts_has_one_first_token_and_counts_its_prompt_once(de
     again = replace(JOB, epoch=3, attempt=2, queued_at=1_010_000, leased_at=1_011_000)
     desk.tell(Claimed(JOB))
     deliver(desk, JOB, 1, 4, first=True)
-    desk.tell(Left(JOB, "the engine died"))
+    desk.tell(Left(JOB, Why.ENGINE_DIED))
     desk.tell(Claimed(again))
     deliver(desk, again, 1, 2)
     deliver(desk, again, 2, 4)
@@ -79,7 +79,7 @@ def test_a_job_of_two_attempts_has_one_first_token_and_counts_its_prompt_once(de
     assert desk.read("headrace_job_token_seconds")[LANE] == pytest.approx(0.5)
     assert desk.read("headrace_job_tokens_in_total")[TENANT] == 3
     assert desk.read("headrace_job_tokens_out_total")[TENANT] == 10
-    assert desk.read("headrace_jobs_left_total")["the engine died",] == 1
+    assert desk.read("headrace_jobs_left_total")["engine died",] == 1
 
 
 def test_time_per_token_is_that_of_one_choice_and_unknown_when_all_came_at_once(desk: Desk) -> None:

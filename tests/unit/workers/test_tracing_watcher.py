@@ -14,7 +14,7 @@ from headrace.contract.job import State
 from headrace.queue.base import Ending
 from headrace.telemetry.otel import OtelTracing
 from tests.unit.workers.jobs import make_job
-from workers.inference.facts import Began, Claimed, Delivered, Ended, Fact, Left, Retried
+from workers.inference.facts import Began, Claimed, Delivered, Ended, Fact, Left, Retried, Why
 from workers.inference.tracing_watcher import TracingWatcher
 
 ERROR = ErrorInfo("no_progress", "Stuck.", retryable=True)
@@ -44,7 +44,7 @@ def run_spans(*facts: Fact) -> list[ReadableSpan]:
     ("last", "event", "status"),
     [
         (Retried(JOB, ERROR, 1000), "retried", StatusCode.ERROR),
-        (Left(JOB, "cancelled"), "left", StatusCode.UNSET),
+        (Left(JOB, Why.CANCELLED), "left", StatusCode.UNSET),
         (Ended(JOB, FAILED, State.DEAD), None, StatusCode.ERROR),
     ],
 )
@@ -60,7 +60,7 @@ def test_an_attempt_ends_with_what_ended_it(last: Fact, event: str | None, statu
 def test_attempts_of_one_worker_are_not_mixed_up_and_what_it_never_claimed_is_left_alone() -> None:
     again = replace(JOB, epoch=3, attempt=2)
     other = make_job("job_2")
-    spans = run_spans(Claimed(JOB), Claimed(again), Delivered(other, 1, True), Left(JOB, "lease lost"), Began(again))
+    spans = run_spans(Claimed(JOB), Claimed(again), Delivered(other, 1, True), Left(JOB, Why.LEASE_LOST), Began(again))
     (span,) = spans
     assert span.attributes is not None
     assert span.attributes["headrace.attempt"] == 1

@@ -1,14 +1,8 @@
-"""What starts and stops the workers of a lane: the protocol, and the one that does it here. Knows no decisions."""
+"""What starts and stops the workers of a lane, as the autoscaler sees it. Knows no decisions and no process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-from headrace.contract.ids import worker_id
-from headrace.supervisor.process import Spec
-from headrace.supervisor.supervisor import Supervisor
-
-_CRASHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,47 +22,10 @@ class Scaler(Protocol):
         """All that were started and have not left."""
         ...
 
-    def start(self, lane: str, count: int) -> None: ...
+    def start(self, lane: str, count: int) -> None:
+        """One that cannot be started is a member that crashes; nothing is raised."""
+        ...
 
     def drain(self, lane: str, names: Sequence[str]) -> None:
         """Let these give their jobs back and end; they are not started again."""
         ...
-
-
-class LocalScaler:
-    """Child processes of one supervisor. `names` are the places that each lane has, `spec` makes what runs in one."""
-
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        names: Mapping[str, Sequence[str]],
-        spec: Callable[[str, str], Spec],
-        tag: str,
-    ) -> None:
-        self._supervisor = supervisor
-        self._names = names
-        self._spec = spec
-        self._tag = tag
-
-    def members(self, lane: str) -> tuple[Member, ...]:
-        children = self._supervisor.children()
-        found = (children[name] for name in self._names[lane] if name in children)
-        return tuple(
-            Member(
-                child.name,
-                "" if child.pid is None else worker_id(self._tag, child.pid),
-                crashing=child.deaths >= _CRASHES,
-                leaving=child.leaving,
-            )
-            for child in found
-        )
-
-    def start(self, lane: str, count: int) -> None:
-        """Raises SetupError when no process can be started."""
-        taken = self._supervisor.children().keys()
-        for name in [name for name in self._names[lane] if name not in taken][:count]:
-            self._supervisor.start(self._spec(lane, name))
-
-    def drain(self, lane: str, names: Sequence[str]) -> None:
-        for name in names:
-            self._supervisor.retire(name)

@@ -10,7 +10,6 @@ import redis
 
 from headrace.autoscaler.decision import Limits
 from headrace.autoscaler.loop import Autoscaler, SignalThread
-from headrace.autoscaler.scaler import LocalScaler
 from headrace.client import Client, Patience
 from headrace.contract.errors import HeadraceError, SetupError, StoreUnavailable
 from headrace.contract.ids import worker_id
@@ -20,6 +19,7 @@ from headrace.settings import as_variables
 from headrace.store.beats import read_beats
 from headrace.store.connection import check_server, connect
 from headrace.supervisor.data_folder import DataFolder
+from headrace.supervisor.local_scaler import LocalScaler
 from headrace.supervisor.plan import Address, Plan
 from headrace.supervisor.process import Process, Spec
 from headrace.supervisor.redis_server import EmbeddedRedis
@@ -122,7 +122,7 @@ class Fleet:
                 self.pause(_LOOK_S)
         self._ready = True
         # Not before: nobody waits for it, and a start has the machine's cores to itself.
-        self._supervisor.start(Spec(_TASKS, _TASKS_COMMAND, self._variables()))
+        self._supervisor.keep(Spec(_TASKS, _TASKS_COMMAND, self._variables()))
         return True
 
     def look(self) -> None:
@@ -226,7 +226,7 @@ class Fleet:
         return True
 
     def _mourn(self, death: Death) -> None:
-        if death.spec.name in self._worker_names():
+        if death.pid is not None and death.spec.name in self._worker_names():
             self._reap_soon(death.pid, died=True)
         if not self._ready and (death.exit_code == _CANNOT_START or death.deaths >= _DEATHS_BEFORE_READY):
             self._too_many = death

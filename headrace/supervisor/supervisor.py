@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.contract.errors import SetupError
 from headrace.supervisor import guardian
 from headrace.supervisor.process import Process, RestartPolicy, Spec
 
@@ -17,17 +18,20 @@ _LOOK_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A process that ended although nobody asked it to. `deaths` counts those in a row, this one included."""
+    """A process that ended although nobody asked it to, or could not be started: then it has no pid and no exit code.
+    `deaths` counts those in a row, this one included."""
 
     spec: Spec
-    pid: int
-    exit_code: int
+    pid: int | None
+    exit_code: int | None
     deaths: int
     delay_s: float
     last_words: str
     log: Path
 
     def explain(self) -> str:
+        if self.exit_code is None:
+            return self.last_words
         if self.exit_code < 0:
             return f"{self.spec.name} was ended by signal {-self.exit_code}"
         return f"{self.spec.name} ended with exit code {self.exit_code}: {self.last_words}"
@@ -84,10 +88,16 @@ class Supervisor:
         self._guardian = self._start_guardian()
 
     def start(self, spec: Spec) -> Process:
-        """Start it, and keep it alive from now on."""
+        """Start it, and keep it alive from now on. Raises SetupError when it cannot be started."""
         process = self._run(spec)
         self._kept[spec.name] = _Kept(spec, process, time.monotonic())
         return process
+
+    def keep(self, spec: Spec) -> None:
+        """Keep it alive from now on; that it cannot be started is a death, and tried again as after one."""
+        now = time.monotonic()
+        self._kept[spec.name] = _Kept(spec, None, now)
+        self._revive(self._kept[spec.name], now)
 
     def retire(self, name: str) -> None:
         """Ask it to stop, and forget it once it has: no restart and no death. Killed when it takes too long."""
@@ -115,7 +125,7 @@ class Supervisor:
             if kept.process is not None and (code := kept.process.exit_code) is not None:
                 self._bury(kept, kept.process, code, now)
             if kept.process is None and now >= kept.due_at:
-                kept.process, kept.started_at = self._run(kept.spec), now
+                self._revive(kept, now)
 
     def adopt(self, pid: int) -> None:
         """Let the guardian end this process too; the supervisor does not restart it."""
@@ -150,17 +160,31 @@ class Supervisor:
             self._tell(f"-{process.pid}")
 
     def _run(self, spec: Spec) -> Process:
-        process = Process(spec, self._logs / f"{spec.name}.log", echo=self._echo)
+        process = Process(spec, self._log_of(spec), echo=self._echo)
         self._tell(f"+{process.pid}")
         return process
+
+    def _revive(self, kept: _Kept, now: float) -> None:
+        kept.started_at = now
+        try:
+            kept.process = self._run(kept.spec)
+        except SetupError as error:  # no room for a process or its log now; what runs goes on
+            self._mourn(kept, None, None, error.message.rstrip("."), now)
 
     def _bury(self, kept: _Kept, process: Process, code: int, now: float) -> None:
         process.clear()
         self._tell(f"-{process.pid}")
+        kept.process = None
+        self._mourn(kept, process.pid, code, process.last_words(), now)
+
+    def _mourn(self, kept: _Kept, pid: int | None, code: int | None, words: str, now: float) -> None:
         restart = self._policy.after_death(kept.deaths, now - kept.started_at)
-        kept.process, kept.deaths, kept.due_at = None, restart.deaths, now + restart.delay_s
-        words = process.last_words()
-        self._on_death(Death(kept.spec, process.pid, code, restart.deaths, restart.delay_s, words, process.log))
+        kept.deaths, kept.due_at = restart.deaths, now + restart.delay_s
+        log = self._log_of(kept.spec)
+        self._on_death(Death(kept.spec, pid, code, restart.deaths, restart.delay_s, words, log))
+
+    def _log_of(self, spec: Spec) -> Path:
+        return self._logs / f"{spec.name}.log"
 
     def _see_off(self, kept: _Kept, now: float) -> None:
         assert kept.process is not None
@@ -185,11 +209,13 @@ class Supervisor:
         )
 
     def _look_after_guardian(self) -> None:
-        if self._guardian.poll() is not None:
-            if self._guardian.stdin is not None:
-                self._guardian.stdin.close()
-            living = [kept.process.pid for kept in self._kept.values() if kept.process is not None]
-            self._guardian = self._start_guardian([*living, *self._extra])
+        if self._guardian.poll() is None:
+            return
+        living = [kept.process.pid for kept in self._kept.values() if kept.process is not None]
+        with contextlib.suppress(OSError):  # no room for a process now: the next look tries again
+            late, self._guardian = self._guardian, self._start_guardian([*living, *self._extra])
+            if late.stdin is not None:
+                late.stdin.close()
 
     def _tell(self, line: str) -> None:
         assert self._guardian.stdin is not None

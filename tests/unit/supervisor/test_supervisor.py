@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from headrace.autoscaler.scaler import Member
+from headrace.supervisor.local_scaler import LocalScaler
 from headrace.supervisor.process import RestartPolicy, Spec
 from headrace.supervisor.supervisor import Death, Supervisor
 from tests.unit.supervisor.test_process import python, until
@@ -205,3 +207,38 @@ def test_a_killed_guardian_is_replaced_and_knows_all(killed_soon: "subprocess.Po
     until(lambda: [one for one in guardians() if one.pid != first.pid])
     killed_soon.kill()
     until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_what_cannot_be_started_again_is_a_death_and_comes_back_with_its_cause_gone(
+    watched: Watched, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    program.symlink_to(sys.executable)
+    process = watched.supervisor.start(Spec("one", (str(program), "-c", SLEEP)))
+    other = watched.supervisor.start(python(SLEEP, "two"))
+    program.unlink()
+    os.kill(process.pid, signal.SIGKILL)
+    watched.look_until_deaths(3)
+    assert [death.deaths for death in watched.deaths] == [1, 2, 3]
+    assert (watched.deaths[-1].pid, watched.deaths[-1].exit_code) == (None, None)
+    assert watched.deaths[-1].explain() == f"one cannot be started: No such file or directory ({program})"
+    assert other.exit_code is None
+    program.symlink_to(sys.executable)
+
+    def back() -> bool:
+        watched.look()
+        return watched.supervisor.children()["one"].pid is not None
+
+    until(back)
+
+
+def test_a_worker_that_cannot_be_started_ends_no_scaling(watched: Watched, tmp_path: Path) -> None:
+    scaler = LocalScaler(
+        watched.supervisor, {"m@stable": ("one", "two")}, lambda _, name: Spec(name, (str(tmp_path / "gone"),)), "tag"
+    )
+    scaler.start("m@stable", 1)
+    assert scaler.members("m@stable") == (Member("one", ""),)
+    watched.look_until_deaths(2)
+    assert scaler.members("m@stable") == (Member("one", "", crashing=True),)
+    scaler.drain("m@stable", ["one"])
+    assert scaler.members("m@stable") == ()

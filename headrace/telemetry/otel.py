@@ -54,7 +54,8 @@ def send_to(endpoint: str, service: str, pace: Pace = Pace()) -> "OtelTracing":
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     base = endpoint.rstrip("/").removesuffix(PATH)
     exporter = Told(OTLPSpanExporter(endpoint=base + PATH, timeout=pace.timeout_s), base)
-    # Given in full, so that nothing is taken from the environment.
+    # Sampler, resource, address and pace are Headrace's. Of OpenTelemetry's own variables those count that say how to
+    # reach a collector (headers, certificates, compression), its span limits, and the one that switches it all off.
     provider = TracerProvider(
         sampler=ParentBased(ALWAYS_ON), resource=Resource({"service.name": service}), shutdown_on_exit=False
     )
@@ -90,16 +91,15 @@ class OtelTracing(Tracing):
         # Never the context that happens to be active here: a worker's threads serve many jobs.
         remote = _remote(parent)
         context = Context() if remote is None else trace.set_span_in_context(trace.NonRecordingSpan(remote), Context())
-        return OtelSpan(
-            self._tracer.start_span(
-                name,
-                context=context,
-                kind=_KINDS[kind],
-                attributes=dict(attributes or {}),
-                links=[trace.Link(linked) for link in links if (linked := _remote(link)) is not None],
-                start_time=_ns(at_ms),
-            )
+        span = self._tracer.start_span(
+            name,
+            context=context,
+            kind=_KINDS[kind],
+            attributes=dict(attributes or {}),
+            links=[trace.Link(linked) for link in links if (linked := _remote(link)) is not None],
+            start_time=_ns(at_ms),
         )
+        return OtelSpan(span, valid_traceparent(parent))
 
     def close(self, limit_s: float) -> None:
         # Its own shutdown may wait for a collector that does not answer.
@@ -111,9 +111,12 @@ class OtelTracing(Tracing):
 
 
 class OtelSpan(Span):
-    def __init__(self, span: trace.Span) -> None:
+    """A span of OpenTelemetry's. Where its SDK is switched off that is none, and what the client sent travels on."""
+
+    def __init__(self, span: trace.Span, parent: str) -> None:
         context = span.get_span_context()
-        super().__init__(f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}")
+        own = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        super().__init__(own if context.is_valid else parent)
         self._span = span
 
     def set(self, attributes: Attributes) -> None:

@@ -59,6 +59,19 @@ def test_a_missing_library_and_a_wrong_endpoint_are_said(monkeypatch: pytest.Mon
     assert "headrace[otel]" in caught.value.explain()
 
 
+@pytest.mark.parametrize("parent", [GIVEN, ""])
+def test_a_client_s_header_travels_on_where_opentelemetry_is_switched_off(
+    parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    traces = send_to("http://127.0.0.1:9", "test")
+    span = traces.start("job.run", parent=parent)
+    span.event("moment")
+    span.end()
+    traces.close(5.0)
+    assert span.traceparent == parent
+
+
 def test_what_is_begun_within_a_trace_belongs_to_it() -> None:
     assert tracing.current() == ""
     with tracing.within(GIVEN):

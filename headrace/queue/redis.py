@@ -1,14 +1,12 @@
 """The Queue on Redis for threads, as workers use it. Knows how to send calls, not what they do."""
 
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import NoScriptError
 
-from headrace.contract.errors import BlobDamaged, BlobNotFound, ErrorInfo, StoreUnavailable
+from headrace.contract.errors import ErrorInfo
 from headrace.contract.job import Job, Lease
 from headrace.queue.base import (
     AcceptReply,
@@ -23,7 +21,7 @@ from headrace.queue.base import (
     Timing,
 )
 from headrace.queue.scripts import SCRIPTS
-from headrace.queue.verbs import Call, Verbs, job_from_flat, lost_prompt, pack, parse_all
+from headrace.queue.verbs import Call, Verbs, job_from_flat, pack, parse_all
 from headrace.store import keys
 from headrace.store.connection import store_errors
 from headrace.store.payloads import INLINE, Payloads
@@ -34,22 +32,22 @@ T = TypeVar("T")
 class RedisQueue:
     """A `Queue` for threads. `payloads` says where large prompts and results go; without it they stay in Redis.
 
+    What it claims comes without a prompt that lies in the blob store: see `Payloads.fetch_prompt`. The lease runs from
+    the claim on, and whoever took it has to know of it before anything is read that may take long.
+
     `offset_ms` shifts the server's clock and is for tests only.
     """
 
     def __init__(self, client: redis.Redis, timing: Timing, *, payloads: Payloads = INLINE, offset_ms: int = 0) -> None:
         self.client = client
         self._payloads = payloads
-        self._patience_s = timing.lease_ms / 4000
         self.verbs = Verbs(timing, offset_ms)
 
     def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
         return self._run(self.verbs.accept(self._payloads.shelve_prompt(job), body_hash))
 
     def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
-        claimed = self._run(self.verbs.claim(request))
-        give_up_at = time.monotonic() + self._patience_s
-        return tuple(job for job in (self._with_prompt(job, give_up_at) for job in claimed) if job is not None)
+        return self._run(self.verbs.claim(request))
 
     def renew(self, worker: str, leases: Sequence[Lease]) -> RenewReply:
         return self._run(self.verbs.renew(worker, leases))
@@ -77,23 +75,6 @@ class RedisQueue:
     def get(self, job_id: str) -> Job | None:
         with store_errors():
             return job_from_flat(self.client.hgetall(keys.job(job_id)))
-
-    def _with_prompt(self, job: Job, give_up_at: float) -> Job | None:
-        """A claimed job with its prompt. One whose prompt is lost has failed.
-
-        While the blob store is away, or slow enough to cost the other claimed jobs their leases, the job is left to
-        its own: the next renewals find that nobody holds it and give it back, uncounted and not at once.
-        """
-        try:
-            if job.prompt_ref and time.monotonic() > give_up_at:
-                return None
-            return self._payloads.fetch_prompt(job)
-        except (BlobNotFound, BlobDamaged) as error:
-            with suppress(StoreUnavailable):
-                self._run(self.verbs.finish(job.lease, lost_prompt(job, error), b""))
-        except StoreUnavailable:
-            return None
-        return None
 
     def _run(self, call: Call[T]) -> T:
         script = SCRIPTS[call.script]

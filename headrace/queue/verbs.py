@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from headrace.contract import events
-from headrace.contract.errors import ErrorInfo, HeadraceError
+from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Delta
-from headrace.contract.generation import Usage, pack_ids
+from headrace.contract.generation import pack_ids
 from headrace.contract.job import Job, Lease, State
 from headrace.contract.logprobs import pack_logprobs
 from headrace.queue.base import (
@@ -129,11 +129,6 @@ def parse_all(calls: Sequence[Call[T]], raw: Sequence[Any]) -> list[T]:
 def pack(ending: Ending) -> bytes:
     """The result of an ending as it is kept."""
     return records.pack_result(sorted(ending.choices, key=lambda choice: choice.index))
-
-
-def lost_prompt(job: Job, error: HeadraceError) -> Ending:
-    """How a job ends whose prompt cannot be had any more."""
-    return Ending(State.FAILED, Usage(0), error=ErrorInfo(error.code, error.explain()))
 
 
 def _lease(lease: Lease) -> tuple[Arg, ...]:

@@ -1,20 +1,24 @@
 """Bytes under a key, too large for Redis: the protocol, its keys, its checksums, and which store the settings mean.
 
-Knows no job and no network. Stores are blocking; an event loop calls them with `asyncio.to_thread`.
+Knows no job and no network. Stores are blocking; an event loop reaches them through `AsyncPayloads`.
 """
 
 import hashlib
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from headrace.contract.errors import BlobDamaged, InvalidRequest, SetupError
+from headrace.contract.errors import BlobDamaged, BlobsUnavailable, InvalidRequest, SetupError
 from headrace.settings import Settings
 
 LONGEST_KEY = 512
+READ_S = 20.0
+"""How long a whole blob may take: a store that answers, but a few bytes at a time, is as good as away."""
+
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _PREFIX = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*/)*([A-Za-z0-9_][A-Za-z0-9._-]*)?")
 
@@ -84,9 +88,18 @@ def open_blobs(settings: Settings) -> BlobStore:
     )
 
 
-def read_all(blobs: BlobStore, key: str) -> bytes:
-    """A whole blob, for what is known to fit into memory. Raises like `BlobStore.read`."""
-    return b"".join(blobs.read(key))
+def read_all(blobs: BlobStore, key: str, limit_s: float = READ_S) -> bytes:
+    """A whole blob, for what is known to fit into memory. Raises like `BlobStore.read`, and BlobsUnavailable when all
+    of it takes longer than `limit_s`."""
+    give_up_at = time.monotonic() + limit_s
+    chunks = []
+    for chunk in blobs.read(key):
+        chunks.append(chunk)
+        if time.monotonic() > give_up_at:
+            raise BlobsUnavailable(
+                f"The blob {key} could not be read within {limit_s:g} s.", next_step="Look at the disk or the bucket."
+            )
+    return b"".join(chunks)
 
 
 def check_key(key: str) -> str:

@@ -165,41 +165,29 @@ def test_a_large_prompt_lies_in_the_blob_store(client: redis.Redis, payloads: Pa
     assert client.hget(keys.job(job.id), "prompt_tokens") == b"700"
     [claimed] = queue.claim(claim_request())
     assert claimed.prompt_ref == f"blob:prompts/{job.id}"
-    assert claimed.request == job.request
+    assert claimed.request.prompt_ids == ()
+    assert payloads.fetch_prompt(claimed).request == job.request
     assert payloads.fetch_prompt(record(queue, job.id)).request == job.request
 
 
-@pytest.mark.parametrize("loss", ["gone", "damaged"])
-def test_a_lost_prompt_fails_its_job_and_no_other(client: redis.Redis, folder: Payloads, loss: str) -> None:
+@pytest.mark.parametrize(("loss", "error"), [("gone", BlobNotFound), ("damaged", BlobDamaged)])
+def test_a_lost_prompt_is_told(client: redis.Redis, folder: Payloads, loss: str, error: type[BlobNotFound]) -> None:
     queue = RedisQueue(client, TIMING, payloads=folder)
-    lost, fine = make_job(prompt=700), make_job()
-    queue.accept(lost)
+    job = make_job(prompt=700)
+    queue.accept(job)
     lose(folder, loss)
-    queue.accept(fine)
-    assert [job.id for job in queue.claim(claim_request())] == [fine.id]
-    job = record(queue, lost.id)
-    assert job.state is State.FAILED
-    assert job.error is not None
-    assert job.error.code == ("blob_not_found" if loss == "gone" else "blob_damaged")
-    assert f"The prompt of {lost.id} is lost" in job.error.message
-    assert job.usage is not None
-    assert job.usage.prompt_tokens == 700
-
-
-def test_a_prompt_that_cannot_be_had_now_waits(client: redis.Redis, folder: Payloads, tmp_path: Path) -> None:
-    queue = RedisQueue(client, TIMING, payloads=folder)
-    waits, fine = make_job(prompt=700), make_job()
-    queue.accept(waits)
-    queue.accept(fine)
-    (tmp_path / "blobs").rename(tmp_path / "unmounted")
-    assert [job.id for job in queue.claim(claim_request())] == [fine.id]
-    held = {lease.job_id: lease for lease in queue.renew("w1", ()).held}
-    assert held.keys() == {waits.id, fine.id}
-    queue.release(held[waits.id])  # as the worker does when nobody there knows of it
-    (tmp_path / "unmounted").rename(tmp_path / "blobs")
     [claimed] = queue.claim(claim_request())
-    assert claimed.request == waits.request
-    assert claimed.retries == claimed.deaths == 0
+    with pytest.raises(error, match=f"The prompt of {job.id} is lost"):
+        folder.fetch_prompt(claimed)
+
+
+def test_a_claim_waits_for_no_blob(client: redis.Redis, folder: Payloads, tmp_path: Path) -> None:
+    queue = RedisQueue(client, TIMING, payloads=folder)
+    large, small = make_job(prompt=700), make_job()
+    queue.accept(large)
+    queue.accept(small)
+    (tmp_path / "blobs").rename(tmp_path / "unmounted")
+    assert {job.id for job in queue.claim(claim_request())} == {large.id, small.id}
 
 
 async def test_the_awaited_twin(redis_server: RedisServer, client: redis.Redis, folder: Payloads) -> None:

@@ -126,9 +126,9 @@ class Emitter:
             case Take():
                 self._on_take(message)
             case Drop():
+                self._parts.holdings.drop(message.lease)  # also of a job that has not come here yet
                 job = self._jobs.get(message.lease.job_id)
                 if job is not None and job.job.lease == message.lease:
-                    self._parts.holdings.drop(message.lease)
                     self._drop(job, message.why)
             case DropAll():
                 for job in list(self._jobs.values()):

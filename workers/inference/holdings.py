@@ -20,11 +20,12 @@ class Held:
     lease: Lease
     kv_tokens: int
     solo: bool
+    resting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is taken. `solo` says that a job runs which must run alone."""
+    """What is taken, without what rests. `solo` says that a job runs which must run alone."""
 
     jobs: int = 0
     kv_tokens: int = 0
@@ -60,6 +61,15 @@ class Holdings:
         self._on_room()
         return True
 
+    def rest(self, lease: Lease) -> None:
+        """The job is kept for a while without being run: its lease is renewed, and it takes no room."""
+        with self._lock:
+            held = self._held.get(lease.job_id)
+            if held is None or held.lease != lease:
+                return
+            self._held[lease.job_id] = replace(held, resting=True)
+        self._on_room()
+
     def past_death(self, lease: Lease) -> None:
         """The job has come past the place where it died: others may join it."""
         with self._lock:
@@ -80,5 +90,5 @@ class Holdings:
 
     def load(self) -> Load:
         with self._lock:
-            held = self._held.values()
+            held = [item for item in self._held.values() if not item.resting]
             return Load(len(held), sum(item.kv_tokens for item in held), any(item.solo for item in held))

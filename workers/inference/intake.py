@@ -1,6 +1,7 @@
 """Claims jobs: how much, and when. Knows the queue and the budget, not the engine.
 
-It looks when the lane's wake channel rings, when a job here has ended, and once a second besides.
+It looks when the lane's wake channel rings, when a job here has ended, and once a second besides. A job whose prompt
+lies in the blob store waits for it in `prompts`, and holds up no other.
 """
 
 import threading
@@ -14,10 +15,11 @@ from headrace.contract.job import Job
 from headrace.queue.base import ClaimRequest, Queue
 from headrace.store.journal import Journaled
 from headrace.telemetry.metrics import Recorder
-from workers.inference.facts import Claimed, Watcher
+from workers.inference.facts import Claimed, Left, Watcher, Why
 from workers.inference.holdings import Holdings, Load
 from workers.inference.inbox import Inbox, Take
 from workers.inference.messages import Ready
+from workers.inference.prompts import PromptParts, Prompts
 
 LOOK_S = 1.0
 MICRO_BATCH = 8
@@ -49,7 +51,8 @@ def room(load: Load, capacity: int, max_jobs: int) -> Room:
 
 @dataclass(frozen=True, slots=True)
 class IntakeParts:
-    """`read_journal` answers what earlier attempts left of each choice of a job."""
+    """`read_journal` answers what earlier attempts left of each choice of a job; `fetch_prompt` reads what is in the
+    blob store, and may take long."""
 
     worker: str
     lane: str
@@ -59,6 +62,7 @@ class IntakeParts:
     holdings: Holdings
     metrics: Recorder
     inbox: Inbox
+    fetch_prompt: Callable[[Job], Job] = lambda job: job
     tell: Watcher = lambda _: None
 
 
@@ -72,6 +76,7 @@ class Intake:
         self._paused = False
         self._stopping = False
         self._bell = threading.Event()
+        self._prompts = Prompts(PromptParts(parts.fetch_prompt, parts.queue, parts.holdings, parts.tell, self.wake))
 
     def open(self, ready: Ready) -> None:
         """The engine can take work."""
@@ -111,6 +116,7 @@ class Intake:
             self._bell.wait(LOOK_S)
             self._bell.clear()
             try:
+                self.take_up()
                 while self.claim():
                     pass
                 away = False
@@ -118,6 +124,12 @@ class Intake:
                 if not away:
                     log.warning("store is away, nothing is claimed", reason=error.message)
                 away = True
+        self._prompts.give_back()
+
+    def take_up(self) -> None:
+        """Hand over the jobs whose prompt has come. Raises StoreUnavailable."""
+        if self._trusted and not self._stopping:
+            self._hand_over(self._prompts.look())
 
     def claim(self) -> int:
         """Claim once; how many came. Raises StoreUnavailable."""
@@ -141,7 +153,11 @@ class Intake:
         jobs = parts.queue.claim(request)
         parts.holdings.take(jobs)
         parts.metrics.add("headrace_worker_jobs_claimed_total", len(jobs))
-        self._hand_over(jobs)
+        for job in jobs:
+            parts.tell(Claimed(job))
+            if job.prompt_ref:
+                self._prompts.want(job)
+        self._hand_over(tuple(job for job in jobs if not job.prompt_ref))
         return len(jobs)
 
     def _hand_over(self, jobs: tuple[Job, ...]) -> None:
@@ -150,12 +166,15 @@ class Intake:
                 choices = self._parts.read_journal(job)
             except (JobNotFound, JournalExpired) as error:
                 log.warning("claimed job is gone", job=job.id, reason=error.message)
-                self._parts.holdings.drop(job.lease)
+                self._drop(job)
                 continue
             except StoreUnavailable:
                 # Not begun here: what is not held is given back at a renewal, or its lease runs out.
                 for left in jobs[index:]:
-                    self._parts.holdings.drop(left.lease)
+                    self._drop(left)
                 raise
-            self._parts.tell(Claimed(job))
             self._parts.inbox.put(Take(job, choices))
+
+    def _drop(self, job: Job) -> None:
+        self._parts.holdings.drop(job.lease)
+        self._parts.tell(Left(job, Why.NOT_BEGUN))

@@ -180,6 +180,7 @@ class InferenceWorker:
                 holdings=self._holdings,
                 metrics=self.metrics,
                 inbox=self._inbox,
+                fetch_prompt=payloads.fetch_prompt,
                 tell=tell,
             )
         )

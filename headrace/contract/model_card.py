@@ -8,8 +8,9 @@ from typing import Any
 class ModelCard:
     """One release of one model. `max_kv_tokens` is that of its largest worker; `tokenizer_ref` is a sha256.
 
-    `capabilities` are what its workers can do today: chat (it has a template), completion, logprobs. From `name` on it
-    is what the file says of itself, empty or None where it says nothing.
+    `capabilities` are what its workers can do today: chat (it has a template), completion, logprobs.
+    `tokens_per_second` is what one of them last measured of all its requests together, None until one has worked for a
+    while. From `name` on it is what the file says of itself, empty or None where it says nothing.
     """
 
     id: str

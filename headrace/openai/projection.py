@@ -160,6 +160,7 @@ def model_object(card: ModelCard) -> dict[str, Any]:
         "max_tokens_in_all": card.max_tokens_in_all,
         "aliases": list(card.aliases),
         "capabilities": list(card.capabilities),
+        "tokens_per_second": card.tokens_per_second,
         "name": card.name or None,
         "architecture": card.architecture or None,
         "parameters": card.parameters,

@@ -52,7 +52,8 @@ def write_card(client: redis.Redis, card: ModelCard, tokenizer_json: str, *, rel
 
     It promises what the largest worker of this revision can hold that is alive by its beat: no less while there are
     larger ones, and no more after a fleet was made smaller. So it is worth saying again now and then. A model keeps
-    the time of its first card, and a revision what only a running worker could say of it. Raises StoreUnavailable.
+    the time of its first card, and a revision what only a running worker could say of it: its digest, and the speed
+    that one of them measured last. Raises StoreUnavailable.
     """
     lane = lane_of(card.id, release)
     ref = tokenizer_ref(tokenizer_json)

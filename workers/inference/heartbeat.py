@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.contract.errors import StoreUnavailable
@@ -12,6 +12,7 @@ from headrace.telemetry.metrics import Recorder
 from workers.inference.card import make_card
 from workers.inference.holdings import Holdings
 from workers.inference.messages import Ready
+from workers.inference.metrics import tokens_per_second
 
 ANNOUNCE_S = 60.0
 
@@ -98,11 +99,11 @@ class Heartbeat:
         )
 
     def _must_announce(self, ready: Ready) -> bool:
-        """Now and then again: the card promises what the largest of the living can hold."""
+        """Now and then again: the card promises what the largest of the living can hold, and says how fast it was."""
         return ready is not self._announced or time.monotonic() - self._announced_at > ANNOUNCE_S
 
     def _announce(self, ready: Ready) -> None:
         parts = self._parts
-        card, tokenizer = make_card(parts.model_id, ready), ready.facts.tokenizer_json
-        write_card(parts.client, card, tokenizer, release=parts.release)
+        card = replace(make_card(parts.model_id, ready), tokens_per_second=tokens_per_second(parts.metrics))
+        write_card(parts.client, card, ready.facts.tokenizer_json, release=parts.release)
         self._announced, self._announced_at = ready, time.monotonic()

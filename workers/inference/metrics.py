@@ -1,8 +1,11 @@
-"""How an engine step and a reap show in the metrics. Knows the names of the table, not who reads them."""
+"""How an engine step and a reap show in the metrics, and how fast the engine was by them. Knows names of the table."""
 
 from headrace.queue.base import ReapReply
 from headrace.telemetry.metrics import Recorder
 from workers.inference.messages import StepStats
+
+MEASURED_STEPS = 100
+"""Fewer say more of how an engine warms up than of its speed."""
 
 
 def record_step(metrics: Recorder, stats: StepStats) -> None:
@@ -20,6 +23,16 @@ def record_step(metrics: Recorder, stats: StepStats) -> None:
     metrics.set("headrace_engine_waiting", stats.waiting)
     metrics.set("headrace_engine_kv_pages_used", stats.kv_pages_used)
     metrics.set("headrace_engine_kv_pages", stats.kv_pages)
+
+
+def tokens_per_second(metrics: Recorder) -> float | None:
+    """Tokens that all requests together got for each second of a step, since the worker started, steps that only
+    prefilled included; None until enough steps ran."""
+    seen = metrics.snapshot()
+    steps = seen["histograms"]["headrace_engine_step_seconds"]
+    if steps["count"] < MEASURED_STEPS or not steps["sum"]:
+        return None
+    return round(seen["counters"]["headrace_engine_decoded_tokens_total"] / steps["sum"], 1)
 
 
 def record_reap(metrics: Recorder, reply: ReapReply) -> None:

@@ -1,8 +1,8 @@
 """The response that sends a stream of frames. Knows when to stop sending, not what is in a frame."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 import structlog
@@ -25,7 +25,7 @@ class EventStream(Response):
     """Sends frames until they end, the client leaves or the gateway stops.
 
     `frames` may raise HeadraceError: it becomes the last frame, made by `last_words`. `stack` holds what the frames are
-    made of and is closed in any case. `on_gone` is awaited when the client left before the end.
+    made of and is closed in any case: whoever must know that this ended, however it did, is called from there.
     """
 
     def __init__(
@@ -35,7 +35,6 @@ class EventStream(Response):
         stack: AsyncExitStack,
         closing: asyncio.Event,
         last_words: Callable[[HeadraceError], bytes],
-        on_gone: Callable[[], Awaitable[None]] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(None, 200, {**sse.HEADERS, **(headers or {})})
@@ -44,17 +43,13 @@ class EventStream(Response):
         self._stack = stack
         self._closing = closing
         self._last_words = last_words
-        self._on_gone = on_gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._stack:
-            try:
+            with suppress(ClientGone, OSError):
                 await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 await self._pump(Presence(receive, self._closing), send)
                 await self._send(send, {"type": "http.response.body", "body": b""})
-            except (ClientGone, OSError):
-                if self._on_gone is not None:
-                    await self._on_gone()
 
     async def _pump(self, presence: Presence, send: Send) -> None:
         try:

@@ -81,7 +81,9 @@ async def open_services(
     cards = CardBook(client)
     index = JobIndex(client)
     abandoned = Abandoned(queue)
-    sweeper = asyncio.create_task(sweep_forever(queue, index, abandoned, metrics, settings.queue.reap_ms / 1000))
+    every_s = settings.queue.reap_ms / 1000
+    sweeper = asyncio.create_task(sweep_forever(queue, index, metrics, every_s))
+    canceller = asyncio.create_task(abandoned.cancel_forever(every_s))
     try:
         yield Services(
             settings=settings,
@@ -100,10 +102,10 @@ async def open_services(
             closing=closing,
         )
     finally:
-        await end_tasks(sweeper)
+        await end_tasks(sweeper, canceller)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_CANCEL_S):
-                await abandoned.cancel()
+                await abandoned.cancel_all()
         await hub.close()
         await client.aclose()
         await asyncio.to_thread(traces.close, TRACES_S)

@@ -1,4 +1,4 @@
-"""The gateway's share of tidying up, once a tick: what nobody holds or waits for any more, and the index of jobs.
+"""The gateway's share of tidying up, once a tick: what nobody holds any more, and the index of jobs.
 
 Knows what is to be called, not the rules.
 """
@@ -7,7 +7,6 @@ import asyncio
 
 import structlog
 
-from gateway.abandoned import Abandoned
 from gateway.metrics import GatewayMetrics
 from headrace.contract.errors import StoreUnavailable
 from headrace.queue.async_redis import AsyncRedisQueue
@@ -17,15 +16,12 @@ from headrace.store.job_index import JobIndex
 _log = structlog.get_logger(__name__)
 
 
-async def sweep_forever(
-    queue: AsyncRedisQueue, index: JobIndex, abandoned: Abandoned, metrics: GatewayMetrics, every_s: float
-) -> None:
-    """Reap, cancel and tidy every `every_s` seconds until cancelled. There is no leader: any number may."""
+async def sweep_forever(queue: AsyncRedisQueue, index: JobIndex, metrics: GatewayMetrics, every_s: float) -> None:
+    """Reap and tidy every `every_s` seconds until cancelled. There is no leader: any number may."""
     away = False
     while True:
         try:
             _report(await queue.reap(ReapRequest()), metrics)
-            await abandoned.cancel()
             await index.tidy()
             away = False
         except StoreUnavailable as error:

@@ -1,7 +1,8 @@
 """One client that waits for the jobs of its request, streamed or whole. Knows OpenAI's replies, not how work is queued.
 
-The status is chosen at the first delta or terminal event, so that a job which fails at once is a proper error. A client
-that goes away cancels its jobs, unless it sent an `Idempotency-Key`: with that it may come back for the answer.
+The status is chosen at the first delta or terminal event, so that a job which fails at once is a proper error. Whatever
+else ends the wait than the reply's own end cancels what goes on: the client left, this gateway stops, a road broke. Not
+so when the client was told that the job goes on, or sent an `Idempotency-Key`: with that it may come back for it.
 """
 
 import time
@@ -11,14 +12,14 @@ from contextlib import AsyncExitStack
 from fastapi import Request, Response
 
 from gateway import sse
-from gateway.errors import ClientGone, error_of, error_response, json_response
+from gateway.errors import error_of, error_response, json_response
 from gateway.event_stream import EventStream, openai_last_words
 from gateway.presence import Presence
 from gateway.reader import telling, text_streams
 from gateway.roads import Roads, Said, follow_all
 from gateway.services import Services
 from gateway.submitting import Accepted, idempotency_key
-from headrace.contract.errors import HeadraceError, NoProgress, StoreUnavailable
+from headrace.contract.errors import HeadraceError, NoProgress
 from headrace.contract.events import Cancelled, Completed, Delta, Expired, Failed
 from headrace.contract.generation import Usage
 from headrace.contract.job import Kind
@@ -38,7 +39,7 @@ class Waiting:
         self._jobs = [each.job for each in accepted]
         self._headers = accepted[0].headers
         self._presence = Presence(request.receive, services.closing)
-        self._may_come_back = bool(idempotency_key(request))
+        self._kept = bool(idempotency_key(request))
         self._since: float | None = time.perf_counter()
         created_at = first.created_at or time.time_ns() // 1_000_000
         self._reply = Reply(first.kind, first.id, first.model, created_at, include_usage)
@@ -49,14 +50,19 @@ class Waiting:
     async def answer(self, stream: bool) -> Response:
         """The whole reply, the beginning of a stream, or the error of a job that failed before its first token."""
         stack = AsyncExitStack()
+        stack.push_async_callback(self._let_go)
         try:
-            return await self._presence.during(self._stream(stack) if stream else self._whole(stack))
-        except ClientGone:
-            await self._let_go()
-            raise
+            if not stream:
+                return await self._presence.during(self._whole(stack))
+            roads, first = await self._presence.during(self._begin(stack))
+            return EventStream(
+                self._frames(roads, first),
+                stack=stack.pop_all(),
+                closing=self._services.closing,
+                last_words=openai_last_words,
+                headers=self._headers,
+            )
         except HeadraceError as error:
-            if not isinstance(error, NoProgress):
-                await self._let_go()
             return error_response(error, self._headers)
         finally:
             await stack.aclose()
@@ -75,23 +81,15 @@ class Waiting:
         while not self._done:
             heard = await self._next(roads, SILENCE_S)
             if heard is None:
-                raise _silent()
+                raise self._silent()
             part = await self._take(*heard)
             parts += [part] if part else []
         return json_response(self._reply.whole(answers(parts), self._usage), headers=self._headers)
 
-    async def _stream(self, stack: AsyncExitStack) -> Response:
+    async def _begin(self, stack: AsyncExitStack) -> tuple[Roads, Part | None]:
         roads = await self._open(stack)
         first = await self._next(roads, self._services.settings.gateway.first_event_timeout_s)
-        part = await self._take(*first) if first else None
-        return EventStream(
-            self._frames(roads, part),
-            stack=stack.pop_all(),
-            closing=self._services.closing,
-            last_words=openai_last_words,
-            on_gone=self._let_go,
-            headers=self._headers,
-        )
+        return roads, await self._take(*first) if first else None
 
     async def _frames(self, roads: Roads, part: Part | None) -> AsyncGenerator[bytes, None]:
         if self._reply.kind is Kind.CHAT:
@@ -101,17 +99,13 @@ class Waiting:
             yield chunk
         heard_at = time.monotonic()
         while not self._done:
-            try:
-                heard = await self._next(roads, self._services.settings.gateway.ping_s)
-            except StoreUnavailable:
-                await self._let_go()
-                raise
+            heard = await self._next(roads, self._services.settings.gateway.ping_s)
             if heard is not None:
                 heard_at = time.monotonic()
                 for chunk in self._chunks(await self._take(*heard)):
                     yield chunk
             elif time.monotonic() - heard_at > SILENCE_S:
-                raise _silent()
+                raise self._silent()
             else:
                 yield sse.PING
         if self._reply.include_usage:
@@ -160,16 +154,16 @@ class Waiting:
             sum(usage.cached_tokens for usage in self._usages),
         )
 
+    def _silent(self) -> NoProgress:
+        self._kept = True
+        return NoProgress(f"Nothing was heard of this job for {SILENCE_S:.0f} s.", next_step="It goes on as a job.")
+
     async def _let_go(self) -> None:
-        if not self._may_come_back:
+        if not self._kept:
             await self._abandon()
 
     async def _abandon(self) -> None:
         """Cancel what has not ended: at once where the store can be asked, else as soon as it can."""
-        while self._living:
-            self._services.abandoned.add(self._jobs[self._living.pop()].id)
-        await self._services.abandoned.cancel()
-
-
-def _silent() -> NoProgress:
-    return NoProgress(f"Nothing was heard of this job for {SILENCE_S:.0f} s.", next_step="It goes on as a job.")
+        ids = [self._jobs[number].id for number in sorted(self._living)]
+        self._living.clear()
+        await self._services.abandoned.cancel(ids)

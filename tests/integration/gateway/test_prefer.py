@@ -11,9 +11,8 @@ import redis
 from headrace.contract.errors import ErrorInfo, StoreUnavailable
 from headrace.contract.job import State
 from tests.integration.gateway.scripted_worker import LANE, MODEL, ScriptedWorker, wait_for
-from tests.integration.gateway.serving import Gateway, serving, settings_for
+from tests.integration.gateway.serving import Gateway
 from tests.integration.gateway.test_chat import meanwhile
-from tests.redis_server import RedisServer
 
 PROMPT = {"model": MODEL, "prompt": "go"}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
@@ -112,26 +111,3 @@ def test_a_job_whose_client_was_answered_503_is_cancelled(
     wait_for(lambda: worker.state(job_id) is State.CANCELLED)
     kept = client.post("/v1/chat/completions", json=CHAT, headers={"Idempotency-Key": "k"})
     assert worker.state(kept.headers["x-headrace-job"]) is State.QUEUED
-
-
-def test_a_gateway_that_stops_cancels_what_its_waiting_clients_cannot_ask_for_again(
-    redis_server: RedisServer, worker: ScriptedWorker
-) -> None:
-    replies: dict[str, httpx2.Response] = {}
-    with serving(settings_for(redis_server.url)) as going, httpx2.Client(base_url=going.url, timeout=20) as client:
-
-        def ask(key: str) -> None:
-            headers = {"Idempotency-Key": key} if key else {}
-            replies[key] = client.post("/v1/chat/completions", json=CHAT, headers=headers)
-
-        threads = [threading.Thread(target=ask, args=(key,)) for key in ("", "k")]
-        for thread in threads:
-            thread.start()
-        jobs = [worker.claim(), worker.claim()]
-        wait_for(lambda: all(worker.listeners(job.id) for job in jobs))
-        going.stop()
-        for thread in threads:
-            thread.join(10)
-    assert {reply.status_code for reply in replies.values()} == {503}
-    states = {key: worker.state(reply.headers["x-headrace-job"]) for key, reply in replies.items()}
-    assert states == {"": State.CANCELLED, "k": State.RUNNING}

@@ -127,6 +127,7 @@ def _route(scope: MutableMapping[str, Any]) -> str:
 def _header(scope: Scope, name: bytes, form: re.Pattern[str]) -> str:
     """The first header of this name that has this form; empty without one."""
     for found, value in scope["headers"]:
-        if found == name and form.fullmatch(value.decode("latin-1")):
-            return str(value.decode())
+        text = str(value.decode("latin-1"))
+        if found == name and form.fullmatch(text):
+            return text
     return ""

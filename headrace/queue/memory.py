@@ -248,7 +248,7 @@ class MemoryQueue:
         offsets[delta.choice] += len(delta.token_ids)
         entry.finished[delta.choice] = delta.finish_reason or ""
         first = entry.job.first_token_at or (self._clock() if delta.token_ids else None)
-        past = sum(offsets) >= entry.job.death_offset + rules.PROGRESS
+        past = sum(offsets) >= entry.job.death_offset + rules.PROGRESS or all(entry.finished)
         deaths = 0 if past else entry.job.deaths
         entry.job = replace(entry.job, next_offset=tuple(offsets), first_token_at=first, deaths=deaths)
         return self._write(entry, replace(delta, seq=entry.job.seq + 1))
@@ -358,8 +358,10 @@ class MemoryQueue:
         return [entry for at, _, entry in sorted(due, key=lambda item: item[:2])[:limit] if at <= now]
 
     def _bury(self, entry: _Entry) -> bool:
-        """Count a death; True when it was one too many and the job has ended."""
+        """Count a death, unless the job is said to its end; True when it was one too many and the job has ended."""
         job = entry.job
+        if all(entry.finished):
+            return False
         job = replace(job, deaths=job.deaths + 1, deaths_total=job.deaths_total + 1, death_offset=sum(job.next_offset))
         entry.job = job
         if job.deaths < rules.MOST_DEATHS and job.deaths_total < rules.MOST_DEATHS_IN_ALL:

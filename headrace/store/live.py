@@ -96,7 +96,9 @@ class LiveHub:
         self._awaited: Counter[str] = Counter()  # subscriptions sent and not yet acknowledged, by channel
         self._connection: AbstractConnection | None = None
         self._sending = asyncio.Lock()
+        self._left: set[str] = set()  # channels that nobody listens to any more, and that are still subscribed
         self._reader: asyncio.Task[None] | None = None
+        self._leaver: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def listen(self, job_id: str) -> AsyncIterator[Listener]:
@@ -114,7 +116,7 @@ class LiveHub:
             try:
                 async with asyncio.timeout(self._acknowledge_s):
                     if first:
-                        await self._send("SUBSCRIBE", name)
+                        await self._subscribe(name)
                     await channel.acknowledged.wait()
             except TimeoutError:
                 raise StoreUnavailable("Redis did not acknowledge a subscription to live events.") from None
@@ -123,23 +125,35 @@ class LiveHub:
             channel.listeners.discard(listener)
             if not channel.listeners and self._channels.get(name) is channel:
                 del self._channels[name]
-                await self._send("UNSUBSCRIBE", name)
+                self._leave(name)
 
     async def close(self) -> None:
-        """End the task and the connection; listeners hear nothing more."""
-        if self._reader is not None:
-            await end_tasks(self._reader)
-            self._reader = None
+        """End the tasks and the connection; listeners hear nothing more."""
+        await end_tasks(*(task for task in (self._reader, self._leaver) if task is not None))
+        self._reader = self._leaver = None
 
-    async def _send(self, command: str, *names: str) -> None:
+    async def _subscribe(self, name: str) -> None:
         """Send if there is a connection. If not, or it breaks, the reader subscribes to all when it has a new one."""
         async with self._sending:
-            if self._connection is None:
-                return
-            if command == "SUBSCRIBE":
-                self._awaited.update(names)
-            with suppress(RedisError, OSError):
-                await self._connection.send_command(command, *names)
+            if self._connection is not None:
+                self._awaited[name] += 1
+                with suppress(RedisError, OSError):
+                    await self._connection.send_command("SUBSCRIBE", name)
+
+    def _leave(self, name: str) -> None:
+        """Waits for nothing: whoever leaves may be cancelled, and cancelled again while it does."""
+        self._left.add(name)
+        if self._leaver is None or self._leaver.done():
+            self._leaver = asyncio.create_task(self._unsubscribe(), name="live-hub-leaver")
+
+    async def _unsubscribe(self) -> None:
+        while self._left:
+            async with self._sending:
+                # Asked under the lock: a name that is listened to again stays subscribed.
+                names, self._left = self._left - self._channels.keys(), set()
+                if names and self._connection is not None:
+                    with suppress(RedisError, OSError):
+                        await self._connection.send_command("UNSUBSCRIBE", *names)
 
     async def _read_forever(self) -> None:
         failures = 0

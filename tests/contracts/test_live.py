@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -172,3 +172,29 @@ async def test_closing_leaves_no_task_and_no_connection(client: redis.asyncio.Re
         while await client.client_list(_type="pubsub"):
             await asyncio.sleep(0.01)
     await hub.close()
+
+
+async def test_readers_cancelled_twice_leave_nothing_subscribed(client: redis.asyncio.Redis, hub: LiveHub) -> None:
+    """A busy loop lets the second cancellation come while the first is still leaving."""
+
+    async def listen(job_id: str) -> None:
+        async with hub.listen(job_id):
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(listen(f"job_{number}")) for number in range(50)]
+    await until(lambda: client.pubsub_numsub(keys.live("job_49")), [(keys.live("job_49").encode(), 1)])
+    for _ in range(3):
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await until(lambda: client.pubsub_channels("hr:live:*"), [])
+    async with hub.listen("job_49") as listener:
+        await client.publish(keys.live("job_49"), cancelled(1))
+        assert await listener.next(5) == Cancelled(1)
+
+
+async def until(ask: Callable[[], Awaitable[object]], wanted: object) -> None:
+    async with asyncio.timeout(10):
+        while await ask() != wanted:
+            await asyncio.sleep(0.01)

@@ -112,6 +112,23 @@ def test_three_deaths_without_progress_are_poison(bench: Bench) -> None:
     assert bench.leftovers() == set()
 
 
+def test_a_job_said_to_its_end_dies_no_more(bench: Bench) -> None:
+    """It only waits to be handed in: engines that die meanwhile die of others."""
+    accept(bench, make_job())
+    for _ in range(2):
+        mine = claim(bench)
+        append(bench, mine.lease)
+        bench.queue.reap(DIED)
+    mine = claim(bench)
+    append(bench, mine.lease, delta(0, (1, 2), "stop"))
+    assert get(bench, mine.id).deaths == 0
+    for _ in range(3):
+        assert bench.queue.reap(DIED).requeued == (mine.id,)
+        mine = claim(bench)
+    assert get(bench, mine.id).deaths_total == 2
+    assert bench.queue.finish(mine.lease, success(1, 2)).outcome is Outcome.OK
+
+
 def test_ten_deaths_in_all_are_poison_even_with_progress(bench: Bench) -> None:
     accept(bench, make_job(max_tokens=1000))
     for deaths in range(10):

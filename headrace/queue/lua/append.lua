@@ -81,7 +81,10 @@ local function save()
   redis.call('HSET', key, 'seq', seq, 'next_offset', '[' .. table.concat(offsets, ',') .. ']')
   if ended_here then redis.call('HSET', key, 'finished', cjson.encode(finished)) end
   if first_token and not r[9] then redis.call('HSET', key, 'first_token_at', now) end
-  if tonumber(r[7] or 0) > 0 and total >= r[8] + PROGRESS then redis.call('HSET', key, 'deaths', 0) end
+  -- Past the place where it died, or said to its end: this job kills nobody any more.
+  if tonumber(r[7] or 0) > 0 and (total >= r[8] + PROGRESS or is_said({ finished = finished })) then
+    redis.call('HSET', key, 'deaths', 0)
+  end
 end
 
 if r[1] == 'LEASED' then begin() end

@@ -35,6 +35,14 @@ local function journaled(job)
   return total
 end
 
+-- Whether the journal has every choice to its end, so that only the end of the job itself is owed.
+local function is_said(job)
+  for _, reason in ipairs(job.finished) do
+    if reason == '' then return false end
+  end
+  return true
+end
+
 -- nil when this lease may write, else the answer. The second value says whether the lease is the one on the record.
 local function fence(job, lease_id, epoch)
   if not job then return { 'MISSING' }, false end

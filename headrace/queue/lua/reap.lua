@@ -20,8 +20,9 @@ local function put_back(job)
   requeued[#requeued + 1] = job.id
 end
 
--- Counts a death; a job that kills without getting on is poison.
+-- Counts a death; a job that kills without getting on is poison. One that is said to its end has no engine to kill.
 local function bury_or_put_back(job)
+  if is_said(job) then return put_back(job) end
   local deaths, total = job.deaths + 1, job.deaths_total + 1
   redis.call('HSET', job.key, 'deaths', deaths, 'deaths_total', total, 'death_offset', journaled(job))
   if deaths < MOST_DEATHS and total < MOST_DEATHS_IN_ALL then return put_back(job) end

@@ -29,7 +29,12 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def call(path: str, traces: Tracing, metrics: GatewayMetrics | None = None, *headers: str) -> list[Any]:
     """The log lines of one request."""
-    scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"traceparent", h.encode()) for h in headers]}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "headers": [(b"traceparent", h.encode("latin-1")) for h in headers],
+    }
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}
@@ -47,7 +52,7 @@ async def test_a_log_line_carries_the_trace_when_there_is_one() -> None:
     assert inside["trace_id"] == after["trace_id"] == TRACE
     assert inside["request_id"] == after["request_id"] != ""
     assert inside["current"] == GIVEN
-    for headers in ((), ("nonsense",)):
+    for headers in ((), ("nonsense",), (f"cc{GIVEN[2:]}-\xe9",)):
         inside, after = await call("/x", OFF, None, *headers)
         assert "trace_id" not in inside | after
         assert inside["current"] == ""

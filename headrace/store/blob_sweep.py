@@ -1,14 +1,21 @@
-"""Deletes prompts and results that no record refers to any more. Knows records and ages; decides before it deletes."""
+"""Deletes prompts and results that no record refers to any more. Knows records and ages; decides before it deletes.
 
+A Redis that was emptied, or is another fleet's, knows no job of this store, and would doom every blob in it. So the two
+know each other: an id lies in both, and where it is not the same nothing is deleted.
+"""
+
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import redis
 
+from headrace.contract.errors import SetupError
 from headrace.contract.job import TERMINAL
 from headrace.store import keys
-from headrace.store.blobs import Blob, BlobStore
+from headrace.store.blobs import Blob, BlobStore, read_all
 from headrace.store.connection import store_errors
 from headrace.store.payloads import BLOB, PROMPTS, RESULTS, job_of
 
@@ -16,6 +23,8 @@ GRACE_MS = 3600 * 1000
 """A blob is put before the record that names it, so a young one is left alone."""
 
 PAGE = 500
+FLEET = "fleet"
+"""The blob that holds the fleet's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +59,40 @@ def unclaimed(found: Sequence[Blob], claims: Mapping[str, Claims], now: int) -> 
 def sweep(blobs: BlobStore, client: redis.Redis, now: int) -> Swept:
     """One pass over all prompts and results at `now`, milliseconds of the wall clock. Any number may run at once.
 
-    Raises StoreUnavailable, and has deleted nothing then that it was not sure of.
+    Raises SetupError when store and Redis are not of one fleet, and StoreUnavailable; it has deleted nothing then that
+    it was not sure of.
     """
+    check_fleet(blobs, client)
     seen = deleted = 0
     for prefix in (PROMPTS, RESULTS):
-        after = ""
-        while found := blobs.page(prefix, after, PAGE):
+        listing = blobs.listing(prefix)
+        while found := tuple(islice(listing, PAGE)):
             doomed = unclaimed(found, _claims(client, found), now)
             for key in doomed:
                 blobs.delete(key)
-            seen, deleted, after = seen + len(found), deleted + len(doomed), found[-1].key
+            seen, deleted = seen + len(found), deleted + len(doomed)
     return Swept(seen, deleted)
+
+
+def check_fleet(blobs: BlobStore, client: redis.Redis) -> None:
+    """Raises SetupError unless the store is this Redis's. A store that is nobody's becomes this Redis's."""
+    with store_errors():
+        if blobs.find(FLEET) is None:
+            client.set(keys.FLEET, secrets.token_hex(16), nx=True)
+            blobs.put_if_absent(FLEET, _fleet(client))
+        known = _fleet(client)
+    if not known or read_all(blobs, FLEET) != known:
+        raise SetupError(
+            "The blob store belongs to another Redis than this one, or to this one before it was emptied: nothing in it"
+            " is swept.",
+            next_step=f"Check redis.url and blobs.url. To let this Redis have the store, delete the blob {FLEET!r} in it;"
+            " blobs of jobs that this Redis does not know are swept then.",
+        )
+
+
+def _fleet(client: redis.Redis) -> bytes:
+    found = client.get(keys.FLEET)
+    return found if isinstance(found, bytes) else b""
 
 
 def _claims(client: redis.Redis, found: Sequence[Blob]) -> dict[str, Claims]:

@@ -60,8 +60,9 @@ class BlobStore(Protocol):
         """Also when there is none."""
         ...
 
-    def page(self, prefix: str, after: str = "", limit: int = 1000) -> tuple[Blob, ...]:
-        """Blobs whose key begins with `prefix` and sorts behind `after`, by key; () when there are no more."""
+    def listing(self, prefix: str = "") -> Iterator[Blob]:
+        """Blobs whose key begins with `prefix`, by key, looked up as they are asked for. What is put or deleted
+        meanwhile may be in it or not."""
         ...
 
 

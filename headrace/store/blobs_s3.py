@@ -14,6 +14,7 @@ from headrace.store.blobs import Blob, Source, check_key, check_prefix, chunks_o
 from headrace.store.blobs_bucket import Bucket
 
 _IN_MEMORY = 4 << 20
+_PAGE = 1000
 
 
 class S3Blobs:
@@ -51,10 +52,12 @@ class S3Blobs:
     def delete(self, key: str) -> None:
         self._bucket.delete(self._prefix + check_key(key))
 
-    def page(self, prefix: str, after: str = "", limit: int = 1000) -> tuple[Blob, ...]:
-        start = self._prefix + after if after else ""
-        found = self._bucket.page(self._prefix + check_prefix(prefix), start, limit)
-        return tuple(Blob(item.key.removeprefix(self._prefix), item.size, item.modified_at) for item in found)
+    def listing(self, prefix: str = "") -> Iterator[Blob]:
+        wanted, after = self._prefix + check_prefix(prefix), ""
+        while found := self._bucket.page(wanted, after, _PAGE):
+            for item in found:
+                yield Blob(item.key.removeprefix(self._prefix), item.size, item.modified_at)
+            after = found[-1].key
 
     def _put(self, key: str, source: Source, *, if_absent: bool) -> bool:
         """S3 wants size and metadata first, so chunks go through a file of this machine."""

@@ -11,6 +11,8 @@ DEADLINES = f"{PREFIX}deadlines"
 WORKERS = f"{PREFIX}workers"
 """Sorted set of the workers by the time of their last beat, so that nobody has to look through all keys for them. Each
 beat removes those that stopped long ago."""
+FLEET = f"{PREFIX}fleet"
+"""String, an id drawn once: whose blobs may be swept away. Owned by the fleet, and never deleted."""
 OUTBOX = f"{PREFIX}outbox"
 REAP = f"{PREFIX}reap"
 """Hash, when anybody last reaped and until when leases are left alone; owned by the fleet."""

@@ -1,5 +1,6 @@
 """What every blob store promises, on a folder and on S3 alike."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,21 +88,46 @@ def test_a_source_that_fails_puts_nothing(blobs: BlobStore) -> None:
     with pytest.raises(KeyError):
         blobs.put_if_absent("b", broken())
     assert read_all(blobs, "a") == b"before"
-    assert [blob.key for blob in blobs.page("")] == ["a"]
+    assert [blob.key for blob in blobs.listing()] == ["a"]
 
 
-def test_pages_are_in_order_and_bounded(blobs: BlobStore) -> None:
+def test_a_listing_is_in_order(blobs: BlobStore) -> None:
     for index in range(7):
         blobs.put(f"results/job_{index}", bytes(index))
-    blobs.put("prompts/job_1", b"")
+    for key in ("prompts/job_1", "prompts/a/b", "prompts/a-b", "prompts/a.b", "promptsx"):
+        blobs.put(key, b"")
     blobs.delete("results/job_3")
-    first = blobs.page("results/", limit=4)
-    assert [(blob.key[-1], blob.size) for blob in first] == [("0", 0), ("1", 1), ("2", 2), ("4", 4)]
-    rest = blobs.page("results/", after=first[-1].key, limit=4)
-    assert [blob.key[-1] for blob in rest] == ["5", "6"]
-    assert blobs.page("results/", after=rest[-1].key) == ()
-    assert [blob.key for blob in blobs.page("results/job_5")] == ["results/job_5"]
-    assert blobs.page("nothing/") == ()
+    found = [(blob.key[-1], blob.size) for blob in blobs.listing("results/")]
+    assert found == [("0", 0), ("1", 1), ("2", 2), ("4", 4), ("5", 5), ("6", 6)]
+    assert [blob.key for blob in blobs.listing("results/job_5")] == ["results/job_5"]
+    assert list(blobs.listing("nothing/")) == []
+    names = ["prompts/a-b", "prompts/a.b", "prompts/a/b", "prompts/job_1"]
+    assert [blob.key for blob in blobs.listing("prompts/")] == names
+    assert [blob.key for blob in blobs.listing("prompts")] == [*names, "promptsx"]
+    assert len(list(blobs.listing())) == 11
+
+
+def test_a_listing_of_a_folder_reads_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = FolderBlobs(tmp_path)
+    for index in range(30):
+        blobs.put(f"results/job_{index}", b"")
+    read: list[str] = []
+    scandir = os.scandir
+
+    def counted(path: Path) -> Iterator[os.DirEntry[str]]:
+        read.append(path.name)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", counted)
+    assert len(list(blobs.listing("results/"))) == 30
+    assert read == ["results"]
+
+
+def test_a_blob_that_only_trickles_is_as_good_as_away(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    blobs.put("a", bytes(3 << 20))
+    with pytest.raises(BlobsUnavailable, match="could not be read within"):
+        read_all(blobs, "a", limit_s=0.0)
 
 
 NO_KEYS = ["", "/etc/passwd", "../a", "a/../b", "a//b", "a/", ".hidden", "a b", "a\n", "ä", "a" * 600]
@@ -121,7 +147,7 @@ def test_keys_that_are_none(blobs: BlobStore) -> None:
             blobs.delete(key)
     for prefix in ("/", "../", "a/../", ".parts", "a b"):
         with pytest.raises(InvalidRequest):
-            blobs.page(prefix)
+            next(blobs.listing(prefix))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +194,7 @@ def test_a_store_that_does_not_answer(tmp_path: Path, s3_server: S3Server) -> No
         with pytest.raises(BlobsUnavailable, match="cannot be used"):
             blobs.put("a", b"x")
         with pytest.raises(BlobsUnavailable):
-            blobs.page("a")
+            next(blobs.listing("a"))
     with pytest.raises(BlobsUnavailable):
         read_all(nowhere, "a")
     assert time.monotonic() - started < 20

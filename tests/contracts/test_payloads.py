@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from headrace.contract.errors import BlobDamaged, BlobNotFound, BlobsUnavailable
+from headrace.contract.errors import BlobDamaged, BlobNotFound, BlobsUnavailable, SetupError
 from headrace.contract.job import Job, State
 from headrace.queue.async_redis import AsyncRedisQueue
 from headrace.queue.base import Append, Outcome
@@ -52,7 +52,7 @@ def store_of(payloads: Payloads) -> BlobStore:
 
 
 def key_names(payloads: Payloads) -> list[str]:
-    return [blob.key for blob in store_of(payloads).page("")]
+    return [blob.key for blob in store_of(payloads).listing()]
 
 
 def run(queue: RedisQueue, job: Job, ids: tuple[int, ...] = LONG) -> Job:
@@ -220,14 +220,43 @@ def test_a_sweep_deletes_what_no_record_names(client: redis.Redis, payloads: Pay
     blobs = store_of(payloads)
     blobs.put(f"results/{done.id}.77", b"of an attempt that lost its lease")
     blobs.put("results/stranger.txt", b"not ours")
-    now = blobs.page("results/")[0].modified_at
+    now = next(blobs.listing("results/")).modified_at
     assert sweep(blobs, client, now) == Swept(seen=6, deleted=0)
     assert sweep(blobs, client, now + GRACE_MS * 2) == Swept(seen=6, deleted=2)
     assert key_names(payloads) == sorted(
         [
+            "fleet",
             f"prompts/{done.id}",
             f"prompts/{waiting.id}",
             f"results/{done.id}.{done.epoch}",
             "results/stranger.txt",
         ]
     )
+
+
+@pytest.mark.parametrize("redis_is", ["emptied", "another's"])
+def test_a_redis_that_does_not_know_the_store_sweeps_nothing(
+    client: redis.Redis, folder: Payloads, tmp_path: Path, redis_is: str
+) -> None:
+    queue, blobs = RedisQueue(client, TIMING, payloads=folder), store_of(folder)
+    done = run(queue, make_job(prompt=700, max_tokens=2000))
+    queue.finish(done.lease, success(*LONG))
+    later = next(blobs.listing("results/")).modified_at + GRACE_MS * 2
+    assert sweep(blobs, client, later) == Swept(seen=2)
+    client.flushall()
+    if redis_is == "another's":
+        sweep(FolderBlobs(tmp_path / "theirs"), client, later)
+    before = key_names(folder)
+    for _ in range(2):
+        with pytest.raises(SetupError, match="nothing in it is swept"):
+            sweep(blobs, client, later)
+    assert key_names(folder) == before
+    blobs.delete("fleet")  # somebody has read what to do next, and wants that
+    assert sweep(blobs, client, later) == Swept(seen=2, deleted=2)
+
+
+def test_sweeps_of_one_fleet_agree_whichever_is_first(client: redis.Redis, folder: Payloads) -> None:
+    for _ in range(2):
+        assert sweep(store_of(folder), client, 0) == Swept()
+        store_of(folder).delete("fleet")
+    assert client.ttl(keys.FLEET) == -1

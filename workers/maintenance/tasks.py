@@ -60,7 +60,7 @@ def _task(name: str, sweep: Sweep, settings: Settings) -> Callable[[], None]:
         try:
             counts = sweep.run(settings)
         except (HeadraceError, SoftTimeLimitExceeded) as error:
-            # Nothing is owed: the next ring begins again where this one left off.
+            # Nothing is owed: the next ring begins anew, and finds less to do.
             log.warning("sweep not finished", sweep=name, reason=getattr(error, "message", "") or repr(error))
             return
         if any(counts.values()):

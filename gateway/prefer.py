@@ -2,17 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from fastapi import Request
 
+from gateway.cursor import Cursor
 from gateway.presence import Presence
-from gateway.reader import text_streams
-from gateway.roads import follow_all
 from gateway.services import Services
 from headrace.contract.errors import HeadraceError
-from headrace.contract.events import TERMINAL_TYPES
 from headrace.contract.job import Job
+from headrace.text.detokenizer import Pushed, TextStream
 
 MOST_S = 60
 _WAIT = re.compile(r'(?ai)\s*wait\s*=\s*(?:(\d{1,9})|"(\d{1,9})")\s*(?:;.*)?')
@@ -28,26 +28,40 @@ def preferred_wait(headers: Iterable[str]) -> int:
     return 0
 
 
-async def ended_within(services: Services, request: Request, job: Job, seconds: int) -> Job:
-    """The job's record once it has ended or the time has passed. It is durable whatever happens here, so trouble with
-    the store and the end of this gateway only cut the wait short. Raises ClientGone."""
+async def ended_within(services: Services, request: Request, job: Job, seconds: int) -> tuple[Job, bool]:
+    """The job's record, and whether it was waited for: until it had ended, or all of the time. It is durable whatever
+    happens here, so trouble with the store and the end of this gateway only cut the wait short. Raises ClientGone."""
     if job.ended:
-        return job
+        return job, True
+    waited = True
     try:
         async with asyncio.timeout(seconds):
             await Presence(request.receive, services.closing).during(_end(services, job))
-    except (TimeoutError, HeadraceError):
+    except TimeoutError:
         pass
-    try:
-        return await services.queue.get(job.id) or job
     except HeadraceError:
-        return job
+        waited = False
+    with suppress(HeadraceError):
+        job = await services.queue.get(job.id) or job
+    return job, waited or job.ended
 
 
 async def _end(services: Services, job: Job) -> None:
-    new_stream = await text_streams(services, job)
-    async with follow_all(services.relay, [job], [new_stream]) as roads:
-        while True:
-            heard = await roads.next(MOST_S)
-            if heard is not None and heard[1].type in TERMINAL_TYPES:
-                return
+    async with services.relay.follow(job, Cursor.start(job.request.n), _NoText) as road:
+        while not road.ended:
+            await road.next(MOST_S)
+
+
+class _NoText(TextStream):
+    """Only the end is looked for: no text is made, so a job whose tokenizer is gone is waited for like any other."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        """Needs no tokenizer."""
+
+    def push(self, ids: Sequence[int]) -> Pushed:
+        return Pushed("", len(ids), stopped=False)
+
+    def flush(self) -> str:
+        return ""

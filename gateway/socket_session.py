@@ -14,8 +14,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.errors import ClientGone, stopping
 from gateway.event_stream import SEND_TIMEOUT_S
+from gateway.lookup import cursor_of, expired, find
 from gateway.reader import text_streams
-from gateway.routes.jobs import cursor_of, expired, find
 from gateway.services import Services
 from headrace.cancelling import end_tasks
 from headrace.contract.errors import HeadraceError, InvalidRequest, JournalExpired
@@ -26,8 +26,8 @@ from headrace.openai.projection import error_body
 MOST_GARBAGE = 10
 MOST_CHARACTERS = 4_096
 DONE, LOST, POLICY, FAILED, RESTART = 1000, 1006, 1008, 1011, 1012
-FOREIGN = 3000
-"""Codes from here on are the clients' own; they are counted as one, so that nobody can make up names of metrics."""
+_STATUS_OF = {DONE: 101, POLICY: 400, FAILED: 500, RESTART: 503}
+"""As which HTTP status a close of ours is counted; codes above 4000 say theirs."""
 _LOOK_S = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -41,17 +41,20 @@ class SocketSession:
         self._websocket = websocket
         self._sending = asyncio.Lock()
         self._close_code = 0
+        self._status = 0
 
     async def run(self, job_id: str) -> None:
-        """From the handshake to the close, which is logged and counted like an HTTP reply."""
+        """From the handshake to the close, which is logged by its code and counted like an HTTP reply: as 101 once it
+        is open, whatever its client does, or by the error that we end it with."""
         request_id = structlog.contextvars.get_contextvars()["request_id"]
         began = time.perf_counter()
         with self._services.metrics.open_websockets.track_inprogress():
             try:
                 await self._websocket.accept(headers=[(b"x-request-id", request_id.encode())])
+                self._status = 101
                 await self._close(*await self._talk(job_id))
             except (ClientGone, WebSocketDisconnect, OSError) as gone:
-                self._close_code = min(int(getattr(gone, "code", LOST)), FOREIGN)
+                self._close_code = int(getattr(gone, "code", LOST))
             finally:
                 self._report(time.perf_counter() - began)
 
@@ -151,12 +154,13 @@ class SocketSession:
 
     async def _close(self, code: int, reason: str) -> None:
         self._close_code = code
+        self._status = _STATUS_OF.get(code) or code - 4000
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await self._websocket.close(code, reason)
 
     def _report(self, seconds: float) -> None:
         route = getattr(self._websocket.scope.get("route"), "path", "unknown")
-        self._services.metrics.requests.labels(route, "WEBSOCKET", str(self._close_code)).inc()
+        self._services.metrics.requests.labels(route, "WEBSOCKET", str(self._status)).inc()
         self._services.metrics.request_seconds.labels(route).observe(seconds)
         _log.info(
             "gateway.socket", path=self._websocket.scope["path"], code=self._close_code, seconds=round(seconds, 4)

@@ -4,22 +4,20 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-import structlog
 from fastapi import APIRouter, Request, Response
 
 from gateway import sse
 from gateway.api_document import json_body, query_parameters
-from gateway.cursor import Cursor
 from gateway.errors import error_response, json_response
 from gateway.event_stream import EventStream
+from gateway.lookup import cursor_of, expired, find
 from gateway.prefer import ended_within, preferred_wait
 from gateway.reader import answers_of, text_streams
 from gateway.relay import Road
 from gateway.services import Services
 from gateway.submitting import read_body, submit
-from headrace.contract.errors import HeadraceError, JobNotFound, JournalExpired, ModelNotFound
+from headrace.contract.errors import HeadraceError, JournalExpired, ModelNotFound
 from headrace.contract.events import to_json
-from headrace.contract.ids import is_job_id
 from headrace.contract.job import Job, State
 from headrace.openai.listing import PARAMETERS, job_query
 from headrace.openai.projection import error_body, job_list, job_object
@@ -40,8 +38,9 @@ def router(services: Services) -> APIRouter:
         headers = {"location": f"/v1/jobs/{job.id}", **accepted.headers}
         seconds = preferred_wait(request.headers.getlist("prefer"))
         if seconds:
-            job = await ended_within(services, request, job, seconds)
-            headers["preference-applied"] = f"wait={seconds}"
+            job, waited = await ended_within(services, request, job, seconds)
+            if waited:
+                headers["preference-applied"] = f"wait={seconds}"
         return json_response(await _shown(services, job), 200 if seconds and job.ended else 202, headers)
 
     @routes.get("", openapi_extra={"parameters": query_parameters(PARAMETERS)})
@@ -93,31 +92,8 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-async def find(services: Services, job_id: str) -> Job:
-    """Raises JobNotFound, also for what cannot be a job's id."""
-    job = await services.queue.get(job_id) if is_job_id(job_id) else None
-    if job is None:
-        raise JobNotFound(
-            f"There is no job {job_id[:80]!r}.", next_step="Check the id; a job is kept for a day after its end."
-        )
-    structlog.contextvars.bind_contextvars(job=job_id)
-    return job
-
-
 async def _shown(services: Services, job: Job) -> dict[str, object]:
     return job_object(job, await answers_of(services, job) if job.state is State.SUCCEEDED else None)
-
-
-def cursor_of(text: str | None, job: Job) -> Cursor:
-    """Where a reader stands; at the beginning without a text. Raises InvalidRequest."""
-    if not text:
-        return Cursor.start(job.request.n)
-    return Cursor.parse(text, job.request.n, job.request.max_tokens)
-
-
-def expired(job: Job, error: JournalExpired) -> JournalExpired:
-    """The same error, with where to go on."""
-    return JournalExpired(error.message, next_step=f"The result is at /v1/jobs/{job.id}.")
 
 
 async def _model_of(services: Services, name: str) -> str:

@@ -117,7 +117,8 @@ _TABLE = (
         "gateway",
         "headrace_gateway_requests_total",
         "counter",
-        "HTTP requests answered; status 0 is a client that left before one was chosen.",
+        "HTTP requests answered and WebSockets closed (as 101, or with the status of the error that ended it); "
+        "status 0 is a client that left before one was chosen.",
         ("route", "method", "status"),
     ),
     MetricRow(

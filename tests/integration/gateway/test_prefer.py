@@ -8,11 +8,14 @@ import httpx2
 import pytest
 import redis
 
-from headrace.contract.errors import ErrorInfo, StoreUnavailable
+from headrace.contract.errors import ErrorInfo, RevisionGone, StoreUnavailable
 from headrace.contract.job import State
+from headrace.queue.async_redis import AsyncRedisQueue
+from headrace.store.cards import CardBook
 from tests.integration.gateway.scripted_worker import LANE, MODEL, ScriptedWorker, wait_for
-from tests.integration.gateway.serving import Gateway
+from tests.integration.gateway.serving import Gateway, serving, settings_for
 from tests.integration.gateway.test_chat import meanwhile
+from tests.redis_server import RedisServer
 
 PROMPT = {"model": MODEL, "prompt": "go"}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
@@ -40,6 +43,39 @@ def test_prefer_wait_ends_with_its_time(client: httpx2.Client, worker: ScriptedW
     assert (reply.status_code, reply.json()["state"]) == (202, "queued")
     worker.run("later")
     assert client.get(f"/v1/jobs/{reply.json()['id']}").json()["state"] == "succeeded"
+
+
+def test_a_job_whose_text_cannot_be_made_any_more_is_waited_for_like_any_other(
+    client: httpx2.Client, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = AsyncRedisQueue.accept
+
+    async def gone(*_: object) -> None:
+        raise RevisionGone("Its revision is gone.")
+
+    async def accept_and_lose(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await accept(*args, **kwargs)
+        finally:
+            monkeypatch.setattr(CardBook, "tokenizer", gone)
+
+    monkeypatch.setattr(AsyncRedisQueue, "accept", accept_and_lose)
+    began = time.monotonic()
+    reply = client.post("/v1/jobs", json=PROMPT, headers={"Prefer": "wait=1"})
+    assert time.monotonic() - began > 0.9
+    assert (reply.status_code, reply.headers["preference-applied"]) == (202, "wait=1")
+
+
+def test_a_wait_that_was_cut_short_is_not_said_to_be_applied(redis_server: RedisServer, worker: ScriptedWorker) -> None:
+    def stop_once_followed() -> None:
+        job = worker.claim()
+        wait_for(lambda: worker.listeners(job.id))
+        going.stop()
+
+    with serving(settings_for(redis_server.url)) as going, meanwhile(stop_once_followed):
+        reply = httpx2.post(f"{going.url}/v1/jobs", json=PROMPT, headers={"Prefer": "wait=30"}, timeout=20)
+    assert (reply.status_code, reply.json()["state"]) == (202, "running")
+    assert "preference-applied" not in reply.headers
 
 
 def test_a_preference_that_means_nothing_is_ignored(client: httpx2.Client) -> None:

@@ -1,6 +1,8 @@
 """A job's events through a WebSocket, with a real client: cut and resumed, cancelled, talked nonsense to, stopped."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -223,10 +225,25 @@ def test_the_connection_is_counted_and_has_a_request_id(
         assert connection.response.headers["x-request-id"].startswith("req_")
         rest(connection)
 
-    def counted() -> bool:
-        return 'method="WEBSOCKET",route="/v1/jobs/{job_id}/ws",status="1000"' in client.get("/metrics").text
+    wait_for(lambda: "101" in statuses(client))
 
-    wait_for(counted)
+
+def test_a_connection_is_counted_with_the_status_of_our_error_and_never_with_what_its_client_says(
+    gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker
+) -> None:
+    before = statuses(client)
+    with socket(gateway.url, UNKNOWN) as connection:
+        rest(connection)
+    with socket(gateway.url, submit(client)) as connection:
+        connection.close(code=4503)
+    wait_for(lambda: (statuses(client) - before).total() == 2)
+    assert statuses(client) - before == {"404": 1, "101": 1}
+
+
+def statuses(client: httpx2.Client) -> Counter[str]:
+    """How many sockets were counted so far, by status."""
+    found = re.findall(r'requests_total{method="WEBSOCKET",.*,status="(\d+)"} (\S+)', client.get("/metrics").text)
+    return Counter({status: int(float(count)) for status, count in found})
 
 
 def test_plain_http_is_told_to_upgrade(client: httpx2.Client) -> None:

@@ -1,0 +1,32 @@
+"""The job that a reader names and the place it wants to read from. Knows ids and cursors as text, not the way out."""
+
+import structlog
+
+from gateway.cursor import Cursor
+from gateway.services import Services
+from headrace.contract.errors import JobNotFound, JournalExpired
+from headrace.contract.ids import is_job_id
+from headrace.contract.job import Job
+
+
+async def find(services: Services, job_id: str) -> Job:
+    """Raises JobNotFound, also for what cannot be a job's id."""
+    job = await services.queue.get(job_id) if is_job_id(job_id) else None
+    if job is None:
+        raise JobNotFound(
+            f"There is no job {job_id[:80]!r}.", next_step="Check the id; a job is kept for a day after its end."
+        )
+    structlog.contextvars.bind_contextvars(job=job_id)
+    return job
+
+
+def cursor_of(text: str | None, job: Job) -> Cursor:
+    """Where a reader stands; at the beginning without a text. Raises InvalidRequest."""
+    if not text:
+        return Cursor.start(job.request.n)
+    return Cursor.parse(text, job.request.n, job.request.max_tokens)
+
+
+def expired(job: Job, error: JournalExpired) -> JournalExpired:
+    """The same error, with where to go on."""
+    return JournalExpired(error.message, next_step=f"The result is at /v1/jobs/{job.id}.")

@@ -1,6 +1,5 @@
 """How a job's ids are read: its tokenizer, stop strings and answers put together. Knows no road and no HTTP."""
 
-import asyncio
 from collections.abc import Callable
 
 from gateway.services import Services
@@ -42,6 +41,4 @@ async def answers_of(services: Services, job: Job) -> list[Answer] | None:
 
 async def _whole(services: Services, job: Job) -> Job:
     """With its prompt, wherever that lies, if it is to be said again."""
-    if not job.request.echo or not job.prompt_ref:
-        return job
-    return await asyncio.to_thread(services.payloads.fetch_prompt, job)
+    return await services.payloads.fetch_prompt(job) if job.request.echo else job

@@ -13,13 +13,14 @@ from headrace.cancelling import end_tasks
 from headrace.contract.errors import SetupError
 from headrace.queue.async_redis import AsyncRedisQueue
 from headrace.settings import Settings
+from headrace.store.async_payloads import AsyncPayloads
 from headrace.store.beats import BeatReader
 from headrace.store.cards import CardBook
 from headrace.store.connection import connect_async
 from headrace.store.job_index import JobIndex
 from headrace.store.journal import AsyncJournal
 from headrace.store.live import LiveHub
-from headrace.store.payloads import Payloads, open_payloads
+from headrace.store.payloads import open_payloads
 from headrace.store.probe import StoreProbe
 from headrace.submission.submit import Submitter
 from headrace.telemetry.tracing import Tracing, open_tracing
@@ -38,7 +39,7 @@ class Services:
     settings: Settings
     queue: AsyncRedisQueue
     journal: AsyncJournal
-    payloads: Payloads
+    payloads: AsyncPayloads
     submitter: Submitter
     cards: CardBook
     beats: BeatReader
@@ -64,7 +65,7 @@ async def open_services(
         raise SetupError(
             "No Redis URL is set.", next_step="Set HEADRACE_REDIS__URL, or run `headrace up`, which brings its own."
         )
-    payloads = open_payloads(settings)
+    payloads = AsyncPayloads(open_payloads(settings))
     try:
         client = connect_async(
             settings.redis.url,
@@ -106,6 +107,7 @@ async def open_services(
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_CANCEL_S):
                 await abandoned.cancel_all()
+        payloads.close()
         await hub.close()
         await client.aclose()
         await asyncio.to_thread(traces.close, TRACES_S)

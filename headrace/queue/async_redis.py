@@ -1,6 +1,5 @@
 """The Queue on Redis for an event loop, as the gateway uses it. Knows how to send calls, not what they do."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -24,8 +23,8 @@ from headrace.queue.base import (
 from headrace.queue.scripts import SCRIPTS
 from headrace.queue.verbs import Call, Verbs, job_from_flat, pack, parse_all
 from headrace.store import keys
+from headrace.store.async_payloads import AsyncPayloads
 from headrace.store.connection import store_errors
-from headrace.store.payloads import ID_BYTES, INLINE, Payloads
 
 T = TypeVar("T")
 
@@ -37,16 +36,19 @@ class AsyncRedisQueue:
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, timing: Timing, *, payloads: Payloads = INLINE, offset_ms: int = 0
+        self,
+        client: redis.asyncio.Redis,
+        timing: Timing,
+        *,
+        payloads: AsyncPayloads | None = None,
+        offset_ms: int = 0,
     ) -> None:
         self.client = client
-        self._payloads = payloads
+        self._payloads = payloads or AsyncPayloads()
         self.verbs = Verbs(timing, offset_ms)
 
     async def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
-        if self._payloads.is_large(ID_BYTES * len(job.request.prompt_ids)):
-            job = await asyncio.to_thread(self._payloads.shelve_prompt, job)
-        return await self._run(self.verbs.accept(job, body_hash))
+        return await self._run(self.verbs.accept(await self._payloads.shelve_prompt(job), body_hash))
 
     async def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
         return await self._run(self.verbs.claim(request))
@@ -62,8 +64,7 @@ class AsyncRedisQueue:
 
     async def finish(self, lease: Lease, ending: Ending) -> FinishReply:
         packed = pack(ending)
-        large = self._payloads.is_large(len(packed))
-        ref = await asyncio.to_thread(self._payloads.shelve_result, lease, packed) if large else ""
+        ref = await self._payloads.shelve_result(lease, packed)
         return await self._run(self.verbs.finish(lease, ending, packed, ref))
 
     async def release(self, lease: Lease) -> FinishReply:

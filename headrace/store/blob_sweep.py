@@ -85,7 +85,7 @@ def check_fleet(blobs: BlobStore, client: redis.Redis) -> None:
         raise SetupError(
             "The blob store belongs to another Redis than this one, or to this one before it was emptied: nothing in it"
             " is swept.",
-            next_step=f"Check redis.url and blobs.url. To let this Redis have the store, delete the blob {FLEET!r} in it;"
+            next_step=f"Check redis.url and blobs.url. To let this Redis have the store, delete the blob {FLEET!r}:"
             " blobs of jobs that this Redis does not know are swept then.",
         )
 

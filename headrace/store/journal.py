@@ -1,6 +1,5 @@
 """Reading what was journaled: events after a cursor, ids of each choice, the result. Writes nothing, knows no text."""
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from headrace.contract.generation import Choice, PromptLogprobs, TokenLogprobs, 
 from headrace.contract.job import TERMINAL
 from headrace.contract.logprobs import unpack_logprobs
 from headrace.store import keys, records
+from headrace.store.async_payloads import AsyncPayloads
 from headrace.store.connection import store_errors
 from headrace.store.payloads import INLINE, Payloads, is_blob
 
@@ -87,9 +87,9 @@ class Journal:
 class AsyncJournal:
     """The same, awaited, for the gateway."""
 
-    def __init__(self, client: redis.asyncio.Redis, payloads: Payloads = INLINE) -> None:
+    def __init__(self, client: redis.asyncio.Redis, payloads: AsyncPayloads | None = None) -> None:
         self._client = client
-        self._payloads = payloads
+        self._payloads = payloads or AsyncPayloads()
 
     async def read(self, job_id: str, after_seq: int = 0, limit: int = PAGE) -> list[Event]:
         return await self._ask(_events_after(job_id, after_seq, limit))
@@ -103,7 +103,7 @@ class AsyncJournal:
     async def result(self, job_id: str) -> tuple[Choice, ...] | None:
         packed, ref = await self._ask(_result(job_id))
         if is_blob(ref):
-            packed = await asyncio.to_thread(self._payloads.fetch_result, job_id, ref)
+            packed = await self._payloads.fetch_result(job_id, ref)
         return None if packed is None else records.unpack_result(packed)
 
     async def _ask(self, query: _Query[T]) -> T:

@@ -1,6 +1,5 @@
 """Large prompts and results through the real Redis queue and both blob stores, and what becomes of them in between."""
 
-import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from headrace.queue.redis import RedisQueue
 from headrace.queue.verbs import pack
 from headrace.settings import BlobSettings, PathSettings, Settings
 from headrace.store import keys
+from headrace.store.async_payloads import AsyncPayloads
 from headrace.store.blob_sweep import GRACE_MS, Swept, sweep
 from headrace.store.blobs import BlobStore
 from headrace.store.blobs_bucket import Bucket
@@ -192,12 +192,13 @@ def test_a_claim_waits_for_no_blob(client: redis.Redis, folder: Payloads, tmp_pa
 
 async def test_the_awaited_twin(redis_server: RedisServer, client: redis.Redis, folder: Payloads) -> None:
     async_client = connect_async(redis_server.url)
-    queue, journal = AsyncRedisQueue(async_client, TIMING, payloads=folder), AsyncJournal(async_client, folder)
+    payloads = AsyncPayloads(folder)
+    queue, journal = AsyncRedisQueue(async_client, TIMING, payloads=payloads), AsyncJournal(async_client, payloads)
     job = make_job(prompt=700, max_tokens=2000)
     await queue.accept(job)
     [claimed] = await queue.claim(claim_request())
     assert claimed.request.prompt_ids == ()
-    assert await asyncio.to_thread(folder.fetch_prompt, claimed) == replace(claimed, request=job.request)
+    assert await payloads.fetch_prompt(claimed) == replace(claimed, request=job.request)
     await queue.append([Append(claimed.lease, (delta(0, LONG, "stop"),))])
     assert (await queue.finish(claimed.lease, success(*LONG))).outcome is Outcome.OK
     result = await journal.result(job.id)
@@ -206,6 +207,7 @@ async def test_the_awaited_twin(redis_server: RedisServer, client: redis.Redis, 
     lose(folder, "gone")
     with pytest.raises(BlobNotFound):
         await journal.result(job.id)
+    payloads.close()
     await async_client.aclose()
 
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
 SOURCES := headrace gateway workers engine kernels tests examples benchmarks docs
 
-.PHONY: need-redis help install lint format type test chaos invariance bench demo up docs clean
+.PHONY: need-redis help install lint format type test chaos invariance wake bench demo up docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make up         the whole stack in the foreground"
 	@echo "make test       the tests            make lint type   the rest of what CI runs"
 	@echo "make invariance any schedule, same tokens, on the real model"
+	@echo "make wake       ten bursts on a fleet that sleeps: first token and back to zero, in time"
 	@echo "make bench      measurements         make docs        writes docs/03-reference.md from the code"
 
 # Asked before anything is installed: the packages that carry a Redis have no wheels for Python 3.13 and later.
@@ -25,6 +26,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Headrace needs Python 3.11 or later; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): a minute or two, about 900 MB."
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gateway,worker,embedded]"
 	@touch $@
@@ -54,6 +56,10 @@ test: $(VENV)/.dev
 invariance: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
 	$(BIN)/python -m tests.unit.engine.any_schedule --model "$$($(BIN)/headrace models path $(MODEL))" --seeds 10
+
+wake: need-redis $(VENV)/.dev
+	$(BIN)/headrace models pull $(MODEL)
+	$(BIN)/python -m tests.e2e.wake --bursts 10 --model $(MODEL)
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py

@@ -37,7 +37,8 @@ def up(
     data_dir: Annotated[Path | None, typer.Option(help="Queue, results and logs.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="A Redis of your own instead of the embedded one.")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A model's name, or <id>=file:<path>; once for each model.")
+        list[str] | None,
+        typer.Option(help="A name of `headrace models list`, or file:, hf:, s3: or <id>=…; once for each model."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON document.")] = False,
@@ -190,17 +191,16 @@ def _welcome(address: Address) -> str:
     return f"""\
 Headrace serves {", ".join(address.models)}
 
-  URL    {address.url}
-  Redis  {address.redis_url}
+  export HEADRACE_URL={address.url} HEADRACE_REDIS__URL={address.redis_url}
 
 curl {address.url}/v1/chat/completions -H 'Content-Type: application/json' \\
-  -d '{{"model": "{address.model}", "messages": [{{"role": "user", "content": "What is a headrace?"}}]}}'
+  -d '{{"model": "{address.model}", "max_tokens": 60, "messages": [{{"role": "user", "content": "What is a mill?"}}]}}'
 
 from openai import OpenAI
 
 client = OpenAI(base_url="{address.url}/v1", api_key="none")
 chat = client.chat.completions.create(
-    model="{address.model}", messages=[{{"role": "user", "content": "What is a headrace?"}}]
+    model="{address.model}", max_tokens=60, messages=[{{"role": "user", "content": "What is a mill?"}}]
 )
 print(chat.choices[0].message.content)
 

@@ -23,12 +23,12 @@ class Failure:
 class Patience:
     """How long a client goes on trying. `silence_s` bounds the time without a sign of life, not the whole work.
 
-    `nobody_s`, where it is given, is the shorter time for an address at which nobody has answered yet: a gateway that
-    restarts is worth waiting for, one that was never started is not.
+    `nobody_s` is the shorter time for an address at which nobody has answered yet: a gateway that restarts is worth
+    waiting for, one that was never started is not. None means no shorter time.
     """
 
     silence_s: float = 60.0
-    nobody_s: float | None = None
+    nobody_s: float | None = 5.0
     first_delay_s: float = 0.1
     longest_delay_s: float = 5.0
 

@@ -40,6 +40,9 @@ class HeadraceError(Exception):
         self.next_step = next_step
         self.retry_after_s = retry_after_s
 
+    def __str__(self) -> str:
+        return self.explain()
+
     def info(self) -> "ErrorInfo":
         """The part of this error that a record, an event and a reply carry."""
         return ErrorInfo(self.code, self.message, self.retryable)

@@ -48,7 +48,8 @@ def add_sweeps(app: Celery, settings: Settings) -> None:
     for name, sweep in SWEEPS.items():
         every_s = sweep.every_s(settings)
         limits = {"soft_time_limit": sweep.limit_s, "time_limit": sweep.limit_s + SPARE_S}
-        app.task(_task(name, sweep, settings), name=task_name(name), ignore_result=True, **limits)
+        # No events: one sweep comes round every second, and would fill Flower's list of jobs.
+        app.task(_task(name, sweep, settings), name=task_name(name), ignore_result=True, send_events=False, **limits)
         # A ring that was not heard before others followed is as good as never rung: they must not heap up.
         options = {"queue": MAINTENANCE, "expires": max(every_s, STALE_S)}
         schedule[name] = {"task": task_name(name), "schedule": every_s, "options": options}

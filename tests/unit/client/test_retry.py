@@ -56,4 +56,4 @@ def test_an_address_where_nobody_ever_answered_has_its_own_limit() -> None:
     assert patience.delay(Failure(0, nobody=True), 1, silent_s=0.5, jitter=0.5) is not None
     assert patience.delay(Failure(0, nobody=True), 1, silent_s=1.0, jitter=0.5) is None
     assert patience.delay(Failure(0), 1, silent_s=1.0, jitter=0.5) is not None
-    assert Patience(silence_s=60).delay(Failure(0, nobody=True), 1, silent_s=50, jitter=0.5) is not None
+    assert Patience(silence_s=60, nobody_s=None).delay(Failure(0, nobody=True), 1, silent_s=50, jitter=0.5) is not None

@@ -1,8 +1,11 @@
-"""One fleet on the real model for all end-to-end and kill tests of a session; each leaves it whole."""
+"""One fleet on the real model for all end-to-end and kill tests of a session, each of which leaves it whole; and where
+log lines of this process go."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests.e2e.fleet import Fleet, running
 
@@ -11,3 +14,21 @@ from tests.e2e.fleet import Fleet, running
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with running(tmp_path_factory.mktemp("fleet"), model="smollm2-135m-instruct", workers=2) as fleet:
         yield fleet
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_go_to_reports() -> None:
+    """pytest shows the log lines of a test that failed. structlog's own printer would write to the terminal whenever a
+    thread that lives longer than a test says something between two tests, when nothing is captured."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    for name in ("gateway", "headrace", "workers"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(logging.NullHandler())  # between tests: else warnings go to standard error as a last resort

@@ -24,6 +24,11 @@ def pack_logprobs(logprobs: tuple[TokenLogprobs, ...], prompt_logprobs: PromptLo
     return head + b"".join(_pack(entry) for entry in (*logprobs, *prompt_logprobs))
 
 
+def packed_size(logprobs: tuple[TokenLogprobs, ...], prompt_logprobs: PromptLogprobs) -> int:
+    """How many bytes `pack_logprobs` makes of it, without making them."""
+    return 8 + sum(4 if entry is None else 8 * (len(entry.top) + 1) for entry in (*logprobs, *prompt_logprobs))
+
+
 def unpack_logprobs(data: bytes, start: int = 0) -> tuple[tuple[TokenLogprobs, ...], PromptLogprobs, int]:
     """What was packed at `start`, and where it ends. Of no bytes at all nothing; ValueError when some are missing."""
     if start == len(data):

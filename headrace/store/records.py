@@ -11,7 +11,7 @@ from typing import Any
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Choice, FrozenRequest, Sampling, Usage, pack_ids, unpack_ids
 from headrace.contract.job import Job, JobClass, Kind, State
-from headrace.contract.logprobs import pack_logprobs, unpack_logprobs
+from headrace.contract.logprobs import pack_logprobs, packed_size, unpack_logprobs
 
 Value = bytes | str | int
 
@@ -124,11 +124,26 @@ def pack_result(choices: Iterable[Choice]) -> bytes:
     """One line of JSON, `[[index, finish_reason, length], …]`, then the packed ids of the choices in that order, then,
     if any of them has some, the packed log probabilities of each."""
     choices = tuple(choices)
-    head = _dumps([[choice.index, choice.finish_reason, len(choice.token_ids)] for choice in choices])
-    parts = [head.encode() + b"\n", *(pack_ids(choice.token_ids) for choice in choices)]
-    if any(choice.logprobs or choice.prompt_logprobs for choice in choices):
+    parts = [_result_head(choices), *(pack_ids(choice.token_ids) for choice in choices)]
+    if _explained(choices):
         parts += [pack_logprobs(choice.logprobs, choice.prompt_logprobs) for choice in choices]
     return b"".join(parts)
+
+
+def result_size(choices: tuple[Choice, ...]) -> int:
+    """How many bytes `pack_result` makes of them, without making them."""
+    size = len(_result_head(choices)) + 4 * sum(len(choice.token_ids) for choice in choices)
+    if _explained(choices):
+        size += sum(packed_size(choice.logprobs, choice.prompt_logprobs) for choice in choices)
+    return size
+
+
+def _result_head(choices: tuple[Choice, ...]) -> bytes:
+    return _dumps([[choice.index, choice.finish_reason, len(choice.token_ids)] for choice in choices]).encode() + b"\n"
+
+
+def _explained(choices: tuple[Choice, ...]) -> bool:
+    return any(choice.logprobs or choice.prompt_logprobs for choice in choices)
 
 
 def unpack_result(data: bytes) -> tuple[Choice, ...]:

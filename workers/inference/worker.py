@@ -15,12 +15,12 @@ from headrace.contract.ids import worker_id
 from headrace.contract.job import Job, lane_of
 from headrace.queue.base import FinishReply, ReapRequest
 from headrace.queue.redis import RedisQueue
-from headrace.queue.verbs import pack
 from headrace.settings import Settings
 from headrace.store import keys
 from headrace.store.connection import check_server, connect
 from headrace.store.journal import Journal, Journaled
 from headrace.store.payloads import open_payloads
+from headrace.store.records import result_size
 from headrace.telemetry.metrics import Recorder
 from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
@@ -205,7 +205,7 @@ class InferenceWorker:
                 metrics=self.metrics,
                 progress_timeout_s=settings.worker.progress_timeout_s,
                 tell=tell,
-                is_large=lambda ending: payloads.is_large(len(pack(ending))),
+                is_large=lambda ending: payloads.is_large(result_size(ending.choices)),
             ),
             self._inbox,
         )

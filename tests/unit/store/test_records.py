@@ -9,7 +9,7 @@ from hypothesis import given
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Choice, FrozenRequest, Sampling, TokenLogprobs, Usage, pack_ids
 from headrace.contract.job import Job, JobClass, Kind, State
-from headrace.store.records import from_hash, pack_result, to_hash, unpack_result
+from headrace.store.records import from_hash, pack_result, result_size, to_hash, unpack_result
 
 FULL = Job(
     id="job_1",
@@ -103,6 +103,7 @@ ids = st.lists(st.integers(0, 2**32 - 1), max_size=20).map(tuple)
 def test_results_survive(parts: list[tuple[tuple[int, ...], str]]) -> None:
     choices = tuple(Choice(index, *part) for index, part in enumerate(parts))
     assert unpack_result(pack_result(choices)) == choices
+    assert result_size(choices) == len(pack_result(choices))
 
 
 def test_results_keep_log_probabilities() -> None:
@@ -114,6 +115,7 @@ def test_results_keep_log_probabilities() -> None:
         Choice(3, (1,), "length", (one,)),
     )
     assert unpack_result(pack_result(choices)) == choices
+    assert result_size(choices) == len(pack_result(choices))
 
 
 def test_results_of_another_version_are_read() -> None:

@@ -32,7 +32,8 @@ def tokens_per_second(metrics: Recorder) -> float | None:
     steps = seen["histograms"]["headrace_engine_step_seconds"]
     if steps["count"] < MEASURED_STEPS or not steps["sum"]:
         return None
-    return round(seen["counters"]["headrace_engine_decoded_tokens_total"] / steps["sum"], 1)
+    decoded: float = seen["counters"]["headrace_engine_decoded_tokens_total"]
+    return round(decoded / float(steps["sum"]), 1)
 
 
 def record_reap(metrics: Recorder, reply: ReapReply) -> None:

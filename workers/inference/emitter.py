@@ -97,7 +97,12 @@ class Emitter:
         self._store_at = -math.inf
         self._store_away = False
         self._settling = Settling(
-            parts.queue, parts.tell, parts.is_large, ring=lambda: inbox.put(Answered()), clock=parts.clock
+            queue=parts.queue,
+            tell=parts.tell,
+            rest=parts.holdings.rest,
+            is_large=parts.is_large,
+            ring=lambda: inbox.put(Answered()),
+            clock=parts.clock,
         )
         self.ended = False
 

@@ -14,6 +14,9 @@ SOLO_DEATHS = 2
 
 SOLO_TOKENS = 16
 
+MOST_RESTING = 256
+"""More than that count as running: each keeps its prompt or its result in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -25,7 +28,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is taken, without what rests. `solo` says that a job runs which must run alone."""
+    """What is taken, without what rests up to MOST_RESTING. `solo` says that a job runs which must run alone."""
 
     jobs: int = 0
     kv_tokens: int = 0
@@ -91,4 +94,5 @@ class Holdings:
     def load(self) -> Load:
         with self._lock:
             held = [item for item in self._held.values() if not item.resting]
-            return Load(len(held), sum(item.kv_tokens for item in held), any(item.solo for item in held))
+            too_many = max(0, len(self._held) - len(held) - MOST_RESTING)
+            return Load(len(held) + too_many, sum(item.kv_tokens for item in held), any(item.solo for item in held))

@@ -132,7 +132,8 @@ class RunningJob:
 
     def may_kill(self) -> bool:
         """Whether it still has to run alone (rule 8)."""
-        return must_run_alone(self.job.deaths, self.job.death_offset, sum(choice.sent for choice in self.choices))
+        offset = sum(choice.sent for choice in self.choices)
+        return not self.finished and must_run_alone(self.job.deaths, self.job.death_offset, offset)
 
     def ending(self) -> Ending:
         """How the job ends: with its choices, or with the error that it failed with."""

@@ -12,7 +12,7 @@ import structlog
 
 from headrace.contract.errors import BlobsUnavailable, ErrorInfo, StoreUnavailable
 from headrace.contract.generation import Usage
-from headrace.contract.job import Job, State
+from headrace.contract.job import Job, Lease, State
 from headrace.queue.base import Ending, FinishReply, Outcome, Queue
 from headrace.telemetry.tracing import trace_fields
 from workers.inference.beside import beside
@@ -35,10 +35,11 @@ def named(job: Job) -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class Settling:
     """`is_large` says of an end that handing it in may take long, since its result goes to the blob store; `ring` wakes
-    the emitter once such an answer is there."""
+    the emitter once such an answer is there, and `rest` makes room for others meanwhile."""
 
     queue: Queue
     tell: Watcher
+    rest: Callable[[Lease], None]
     is_large: Callable[[Ending], bool]
     ring: Callable[[], None]
     clock: Callable[[], float]
@@ -119,8 +120,10 @@ class Settling:
             if not self.is_large(ending):
                 return self.queue.finish(lease, ending)
             job.handing_in = beside(lambda: self.queue.finish(lease, ending), self.ring)
+            self.rest(lease)
         except BlobsUnavailable as error:
             # Its tokens are journaled; only its result has no place yet. Nobody else waits for that.
             log.warning("no place for a large result, trying again", reason=error.message, **named(job.job))
             job.settle_at = self.clock() + BLOB_PAUSE_S
+            self.rest(lease)
         return None

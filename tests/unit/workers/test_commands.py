@@ -59,4 +59,5 @@ def test_an_error_is_an_answer() -> None:
 
 def test_a_process_without_a_worker_says_so() -> None:
     offer_commands()
-    assert "runs tasks" in send("capacity")["error"]
+    assert "runs tasks" in send("capacity")["ok"]
+    assert "runs tasks" in send("drain")["error"]

@@ -12,6 +12,7 @@ from headrace.queue.base import Append, ReapRequest
 from tests.unit.workers.desk import LARGE, Desk
 from tests.unit.workers.jobs import make_job
 from workers.inference.facts import Why
+from workers.inference.holdings import Load
 from workers.inference.inbox import Answered, Drain, Drop, DropAll, EngineDown, EngineStepped
 from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Output, Stepped, StepStats
 from workers.inference.settling import BLOB_PAUSE_S
@@ -160,6 +161,7 @@ def test_a_result_without_a_place_waits_and_holds_up_no_other(desk: Desk) -> Non
     desk.step(small, "cd", 0, "stop")
     assert (desk.state(large), desk.state(small)) == (State.RUNNING, State.SUCCEEDED)
     assert desk.text(large) == "ab"
+    assert desk.holdings.load() == Load(), "it takes no room"
     desk.queue.no_place = frozenset()
     desk.turn(1.0)
     assert desk.state(large) is State.RUNNING
@@ -175,6 +177,7 @@ def test_a_large_result_is_handed_in_beside_everybodys_tokens(desk: Desk) -> Non
     desk.step(quick, "cd", 0, "stop")
     assert desk.state(quick) is State.SUCCEEDED
     assert desk.state(slow) is State.RUNNING
+    assert desk.holdings.load() == Load(), "it takes no room"
     free.set()
     assert isinstance(desk.inbox.get(10), Answered)
     desk.turn()

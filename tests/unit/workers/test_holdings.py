@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.workers.jobs import make_job
-from workers.inference.holdings import Holdings, Load, must_run_alone
+from workers.inference.holdings import MOST_RESTING, Holdings, Load, must_run_alone
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,13 @@ def test_a_later_lease_of_the_same_job_is_not_dropped_with_an_earlier_one() -> N
     assert holdings.leases() == (later.lease,)
     assert holdings.find(later.id) == later.lease
     assert holdings.find("another") is None
+
+
+def test_what_rests_takes_no_room_until_too_much_of_it_does() -> None:
+    holdings = Holdings(on_room=lambda: None)
+    jobs = [make_job(f"j{number}", deaths=2) for number in range(MOST_RESTING + 1)]
+    holdings.take(jobs)
+    for job in jobs:
+        holdings.rest(job.lease)
+    assert holdings.load() == Load(jobs=1)
+    assert len(holdings.leases()) == len(jobs)

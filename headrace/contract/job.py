@@ -8,7 +8,9 @@ from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import FrozenRequest, Usage
 
 SCHEMA = 2
-"""Raised whenever a field is added: a reader leaves what it does not know, and takes defaults for what it misses."""
+"""Raised whenever a field is added: a reader leaves what it does not know, and takes defaults for what it misses.
+
+Where a worker that left a field alone would do the wrong thing, the job says so: see `Job.needs`."""
 
 
 class State(StrEnum):
@@ -108,6 +110,14 @@ class Job:
     @property
     def lease(self) -> Lease:
         return Lease(self.id, self.lease_id, self.epoch)
+
+    @property
+    def needs(self) -> int:
+        """The lowest schema of a worker that can run it. An older one is given the job by no claim: it would take an
+        empty prompt for the prompt, or leave out what was asked for."""
+        request = self.request
+        explained = request.logprobs is not None or request.prompt_logprobs is not None
+        return 2 if self.prompt_ref or explained else 1
 
     @property
     def ended(self) -> bool:

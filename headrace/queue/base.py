@@ -11,7 +11,7 @@ from typing import Protocol
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Delta
 from headrace.contract.generation import Choice, Usage
-from headrace.contract.job import Job, Lease, State
+from headrace.contract.job import SCHEMA, Job, Lease, State
 
 
 class Outcome(StrEnum):
@@ -54,7 +54,8 @@ class ClaimRequest:
     """What a worker can take now.
 
     `kv_tokens` is its free budget, `capacity` its whole one (a larger job is left to a larger worker),
-    `held` how many jobs it holds (a job that has killed twice is only given to an idle worker, alone).
+    `held` how many jobs it holds (a job that has killed twice is only given to an idle worker, alone); `schema` the
+    newest record it can run (a job that needs a newer worker is left to one).
     """
 
     lanes: tuple[str, ...]
@@ -65,6 +66,7 @@ class ClaimRequest:
     capacity: int
     max_jobs: int
     held: int = 0
+    schema: int = SCHEMA
 
 
 @dataclass(frozen=True, slots=True)

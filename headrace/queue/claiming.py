@@ -64,7 +64,7 @@ def decide(request: ClaimRequest, ready: Sequence[Ready], moment: Moment) -> lis
         elif job.revision != request.revision:
             if moment.revisions.get(job.lane, job.revision) != job.revision:
                 acts.append((job.id, Act.REVISION_GONE))
-        elif rules.largest(job) > request.capacity:
+        elif job.needs > request.schema or rules.largest(job) > request.capacity:
             continue
         elif job.kv_tokens > budget or (rules.runs_alone(job) and request.held + taken > 0):
             acts.append((job.id, Act.PASS_OVER))

@@ -75,6 +75,7 @@ class Verbs:
             request.capacity,
             request.max_jobs,
             request.held,
+            request.schema,
             *request.lanes,
         )
 

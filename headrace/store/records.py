@@ -76,7 +76,8 @@ def error_json(error: ErrorInfo) -> str:
 
 
 def to_hash(job: Job) -> dict[str, Value]:
-    """All fields that say something. `prompt_tokens`, `max_tokens` and `finished` are there for the scripts alone."""
+    """All fields that say something. `prompt_tokens`, `max_tokens`, `finished` and `needs` are there for the
+    scripts alone."""
     fields: dict[str, Value] = {name: getattr(job, name) for name in _TEXTS if getattr(job, name)}
     fields |= {name: getattr(job, name) for name in _NUMBERS if getattr(job, name)}
     fields |= {
@@ -91,6 +92,8 @@ def to_hash(job: Job) -> dict[str, Value]:
         "next_offset": _dumps(job.next_offset),
         "finished": _dumps([""] * len(job.next_offset)),
     }
+    if job.needs > 1:
+        fields["needs"] = job.needs
     if job.error:
         fields["error"] = error_json(job.error)
     if job.usage:

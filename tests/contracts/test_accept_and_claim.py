@@ -10,6 +10,7 @@ from headrace.contract.job import Job, JobClass, State
 from headrace.queue.base import Outcome, ReapRequest
 from tests.contracts.bench import (
     LANE,
+    TIMING,
     Bench,
     accept,
     append,
@@ -166,6 +167,17 @@ def test_a_job_above_the_capacity_is_left_to_a_larger_worker(bench: Bench) -> No
         assert large.id not in claimed(bench, worker="small", kv_tokens=450, max_jobs=1)
     assert get(bench, small.id).owner == "small"
     assert claimed(bench, worker="big", kv_tokens=500) == [large.id]
+
+
+def test_a_job_that_needs_a_newer_worker_is_left_to_one(bench: Bench) -> None:
+    plain, other = make_job(), make_job()
+    newer = replace(other, request=replace(other.request, logprobs=1))
+    accept(bench, newer, plain)
+    older = replace(claim_request(), schema=1)
+    assert [job.id for job in bench.queue.claim(older)] == [plain.id]
+    assert bench.queue.claim(older) == ()
+    bench.advance(TIMING.starvation_ms)
+    assert [job.id for job in bench.queue.claim(claim_request("w2"))] == [newer.id]
 
 
 def test_the_estimate_is_the_moving_average_of_outputs(bench: Bench) -> None:

@@ -14,7 +14,7 @@ local HELD = { LEASED = true, RUNNING = true }
 local TEXTS = { 'state', 'lease_id', 'owner', 'lane', 'class', 'tenant', 'revision', 'idem_key', 'next_offset', 'finished' }
 local NUMBERS = {
   'epoch', 'attempt', 'retries', 'deaths', 'deaths_total', 'death_offset', 'seq', 'kv_tokens', 'prompt_tokens',
-  'max_tokens', 'created_at', 'deadline_at', 'passed_at',
+  'max_tokens', 'created_at', 'deadline_at', 'passed_at', 'needs',
 }
 
 -- What scheduling needs of a record, or nil when there is none. `offsets` and `finished` have one item for each choice.

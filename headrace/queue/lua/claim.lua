@@ -1,12 +1,13 @@
 -- claim: ready jobs that fit this worker, by class, urgency and age (rules 8, 10, 11). Knows no tokens.
--- ARGV 7.. worker, revision, digest, nonce, free budget, whole capacity, jobs wanted, jobs held, lanes...
+-- ARGV 7.. worker, revision, digest, nonce, free budget, whole capacity, jobs wanted, jobs held, schema, lanes...
 
 local PAGE, MOST_EXAMINED, ALONE_FROM = 32, 256, 2
 local CLASSES = { 'interactive', 'standard', 'batch', 'background' }
 
 local worker, revision, digest, nonce = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local budget, capacity, wanted, held = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local lanes = { unpack(ARGV, 15) }
+local schema = tonumber(ARGV[15])
+local lanes = { unpack(ARGV, 16) }
 local claimed, examined, seen, stop = {}, 0, {}, false
 
 local function records(ids)
@@ -70,6 +71,7 @@ local function consider(job)
     end_job(job, 'FAILED', { error = err, inner = inner })
     return false
   end
+  if job.needs > schema then return true end
   if job.prompt_tokens + job.max_tokens * #job.offsets > capacity then return true end
   local runs_alone = job.deaths >= ALONE_FROM
   if job.kv_tokens > budget or (runs_alone and held + #claimed > 0) then

@@ -71,6 +71,7 @@ def test_every_field_survives() -> None:
 def test_a_prompt_that_lies_elsewhere_is_not_in_the_record() -> None:
     stored = as_redis_sends(FULL)
     assert (stored[b"prompt_ids"], stored[b"prompt_tokens"]) == (b"", b"3")
+    assert stored[b"needs"] == b"2"
     assert from_hash(stored) == replace(FULL, request=replace(FULL.request, prompt_ids=()))
 
 

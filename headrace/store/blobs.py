@@ -137,8 +137,8 @@ def verified(key: str, chunks: Iterable[bytes], size: int, sha256: str) -> Itera
             break  # whatever else follows, it is not what was put
     if count != size or digest.hexdigest() != sha256:
         raise BlobDamaged(
-            f"The blob {key} is damaged: {count} bytes or more with sha256 {digest.hexdigest()[:12]}…, where {size} with"
-            f" {sha256[:12]}… were put.",
+            f"The blob {key} is damaged: {count} bytes or more with sha256 {digest.hexdigest()[:12]}…, where {size}"
+            f" with {sha256[:12]}… were put.",
             next_step="Look at the disk or the bucket; what it held is lost.",
         )
     if held:

@@ -12,6 +12,7 @@ from headrace.contract.errors import JournalExpired
 from headrace.contract.events import Event
 from headrace.contract.job import State
 from headrace.queue.async_redis import AsyncRedisQueue
+from headrace.queue.base import ReapReply, ReapRequest
 from headrace.store.journal import AsyncJournal
 from tests.integration.gateway.scripted_worker import MODEL, ScriptedWorker, wait_for
 from tests.integration.gateway.serving import Gateway, serving, settings_for
@@ -102,19 +103,21 @@ def test_a_client_that_was_told_that_its_job_goes_on_finds_it_going_on(
 def test_a_backlog_of_jobs_to_cancel_holds_up_no_reaper(
     redis_server: RedisServer, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = threading.Event()
+    asked, reap = threading.Event(), AsyncRedisQueue.reap
+    reapers: list[AsyncRedisQueue] = []
 
-    async def hang(*_: object) -> Any:
+    async def hang(*_: object) -> None:
         asked.set()
         await asyncio.Event().wait()
 
-    with (
-        serving(settings_for(redis_server.url)) as going,
-        httpx2.Client(base_url=going.url, timeout=20) as client,
-        monkeypatch.context() as patched,
-    ):
+    async def noted(queue: AsyncRedisQueue, request: ReapRequest) -> ReapReply:
+        reapers.append(queue)
+        return await reap(queue, request)
+
+    with serving(settings_for(redis_server.url)) as going, monkeypatch.context() as patched:
         patched.setattr(AsyncRedisQueue, "cancel", hang)
+        patched.setattr(AsyncRedisQueue, "reap", noted)
         going.services.abandoned.add("job_01jzzzzzzzzzzzzzzzzzzzzzzz")
         assert asked.wait(10)
-        late = client.post("/v1/jobs", json={"model": MODEL, "prompt": "go", "deadline_seconds": 0.05}).json()["id"]
-        wait_for(lambda: worker.state(late) is State.EXPIRED)
+        reapers.clear()
+        wait_for(lambda: any(queue is going.services.queue for queue in reapers))

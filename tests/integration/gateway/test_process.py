@@ -118,7 +118,9 @@ def test_it_starts_without_its_store_and_is_ready_when_that_comes() -> None:
     assert "Traceback" not in log
 
 
-def test_sigterm_ends_open_streams_and_leaves_the_jobs(redis_server: RedisServer, worker: ScriptedWorker) -> None:
+def test_sigterm_ends_open_streams_and_leaves_the_jobs_that_can_be_asked_for(
+    redis_server: RedisServer, worker: ScriptedWorker
+) -> None:
     port = free_port()
     question: Any = [{"role": "user", "content": "hi"}]
     with (
@@ -146,4 +148,4 @@ def test_sigterm_ends_open_streams_and_leaves_the_jobs(redis_server: RedisServer
     assert (status, seconds < 5) == (0, True)
     assert "Traceback" not in log
     assert worker.state(job_id) is State.RUNNING
-    assert worker.state(second.id) is State.RUNNING
+    assert worker.state(second.id) is State.CANCELLED, "nobody can ask for it again"

@@ -26,7 +26,9 @@ def gateway(
 
 
 def worker(
-    model: Annotated[str | None, typer.Option(help="A name of `headrace models list`, or file:, hf:, s3: or <id>=….")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A name of `headrace models list`, or file:, hf:, s3: or <id>=….")
+    ] = None,
     release: Annotated[str | None, typer.Option(help="The lane to serve: stable or canary.")] = None,
     redis_url: RedisUrl = None,
     config: Config = None,

@@ -97,8 +97,14 @@ class _FirstDelta:
 
 def worker_processes(fleet: Fleet) -> list[psutil.Process]:
     """The fleet's living workers, whether or not they beat."""
-    children = [one for one in fleet.process_info().children() if one.status() != psutil.STATUS_ZOMBIE]
-    return [one for one in children if one.cmdline()[1:3] == ["-m", "workers"]]
+    return [child for child in fleet.process_info().children() if _is_worker(child)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return bool(process.cmdline()[1:3] == ["-m", "workers"])  # a zombie has no command line
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _log_of(fleet: Fleet, worker: str) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -40,7 +41,8 @@ class Terminal:
         give_up_at = time.monotonic() + limit_s
         while (at := self.screen.find(text, after)) < 0:
             assert time.monotonic() < give_up_at, self.screen
-            self.screen += os.read(self._master, 4096).decode()
+            if select.select([self._master], [], [], 1.0)[0]:
+                self.screen += os.read(self._master, 4096).decode()
         return at + len(text)
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ class Terminal:
         return at + len(text)
 
     def interrupt(self, text: str, *, after: int) -> int:
-        """Ctrl-C at the prompt until the screen shows it: CPython's `input` can miss one that comes just before it waits."""
+        """Ctrl-C at the prompt until the screen shows it: `input` can miss one that comes just before it waits."""
         give_up_at = time.monotonic() + 30.0
         while True:
             self.process.send_signal(signal.SIGINT)

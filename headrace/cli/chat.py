@@ -114,17 +114,14 @@ class _Session:
                     job_class="interactive",
                     **self._asked,
                 )
-            with interrupt_noted() as noted:
-                for event in handle.stream():
-                    if text := first_text(event, handle.id):
-                        print(text, end="", flush=True)
-                        answer += text
-                    if isinstance(event, Delta):
-                        finish = event.finish_reason or finish
-                    elif isinstance(event, Completed):
-                        usage = event.usage
-                    if noted:
-                        raise KeyboardInterrupt
+            for event in handle.stream():
+                if text := first_text(event, handle.id):
+                    print(text, end="", flush=True)
+                    answer += text
+                if isinstance(event, Delta):
+                    finish = event.finish_reason or finish
+                elif isinstance(event, Completed):
+                    usage = event.usage
         except KeyboardInterrupt:
             if handle:
                 handle.cancel()
@@ -192,19 +189,3 @@ def interrupt_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if held:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def interrupt_noted() -> Iterator[list[int]]:
-    """A Ctrl-C in here is raised, and noted besides: raised within a destructor it would be lost."""
-    noted: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)

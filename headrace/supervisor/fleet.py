@@ -35,8 +35,8 @@ _STALE_LOOKS = 5
 _TASKS = "tasks"
 _TASKS_COMMAND = (
     sys.executable,
-    *"-m celery -q -A workers.celery_app worker -Q documents,batches,maintenance".split(),
-    *"-B -n tasks@%h --without-mingle --without-gossip -l INFO".split(),
+    *["-m", "celery", "-q", "-A", "workers.celery_app", "worker", "-Q", "documents,batches,maintenance"],
+    *["-B", "-n", "tasks@%h", "--without-mingle", "--without-gossip", "-l", "INFO"],
 )
 
 

@@ -1,20 +1,18 @@
-"""Turns a plan into the tensors of one step: token ids, positions, slots, block tables; decides nothing.
+"""Turns a plan into the arrays of one step: token ids, positions, slots, block tables; decides nothing, needs no torch.
 
 Rows of one step, in the order of the batch:
 
-    | decode rows, grouped by similar length |  chunk A: its rows  |  chunk B: its rows  | ...
-      one group = [sequences, 1 row]            one group = [1 sequence, rows]
+    | one row of each chunk that has one, by similar length |  chunk A: its rows  |  chunk B: its rows  | ...
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.block_pool import NULL_PAGE
 from engine.scheduler import ScheduledChunk
-from kernels.ops import KEY_CHUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,90 +24,48 @@ class PageLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionGroup:
-    """Rows start:stop of the batch, seen as [sequences, rows of each]; tables int64 [sequences, pages]."""
-
-    start: int
-    stop: int
-    tables: Tensor
-    last: Tensor  # int64 [sequences, rows of each]: the last position that a row sees, its own
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """One step. `chunks` are in the order of their rows; `sampled_rows` are the last rows of chunks that sample."""
+    """One step. `chunks` are in the order of their rows, those of one row first, shortest context foremost.
+
+    A row sees the positions up to its own, by its chunk's block table; tables end in null pages.
+    `sampled_rows` are the last rows of chunks that sample.
+    """
 
     chunks: tuple[ScheduledChunk, ...]
-    token_ids: Tensor  # int64 [rows]
-    positions: Tensor  # int64 [rows]
-    slots: Tensor  # int64 [rows]
-    groups: tuple[AttentionGroup, ...]
-    sampled_rows: Tensor  # int64 [chunks that sample]
+    token_ids: NDArray[np.int64]  # [rows]
+    positions: NDArray[np.int64]  # [rows]
+    slots: NDArray[np.int64]  # [rows]: page * page_size + offset in page
+    row_chunk: NDArray[np.int64]  # [rows]: which chunk, and so which block table
+    tables: NDArray[np.int64]  # [chunks, pages]
+    sampled_rows: NDArray[np.int64]  # [chunks that sample]
 
 
-def build_batch(chunks: Sequence[ScheduledChunk], page_size: int, device: torch.device) -> Batch:
-    """The tensors of one step. Each chunk's request already owns the pages up to the chunk's end."""
+def build_batch(chunks: Sequence[ScheduledChunk], page_size: int) -> Batch:
+    """The arrays of one step. Each chunk's request already owns the pages up to the chunk's end."""
     single = sorted((chunk for chunk in chunks if chunk.length == 1), key=lambda chunk: chunk.end)
-    several = [chunk for chunk in chunks if chunk.length > 1]
-    ordered = (*single, *several)
-    token_ids: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
-    sampled: list[int] = []
-    rows = 0
-    for chunk in ordered:
-        request, span = chunk.request, range(chunk.start, chunk.end)
-        token_ids += request.token_ids(chunk.start, chunk.end)
-        positions += span
-        slots += [request.pages[at // page_size] * page_size + at % page_size for at in span]
-        rows += chunk.length
-        if chunk.samples:
-            sampled.append(rows - 1)
+    ordered = (*single, *(chunk for chunk in chunks if chunk.length > 1))
+    lengths = [chunk.length for chunk in ordered]
+    row_chunk = np.repeat(np.arange(len(ordered)), lengths)
+    token_ids = [token_id for chunk in ordered for token_id in chunk.request.token_ids(chunk.start, chunk.end)]
+    positions = np.concatenate([np.arange(chunk.start, chunk.end) for chunk in ordered])
+    tables = _tables(ordered, page_size)
+    slots = tables[row_chunk, positions // page_size] * page_size + positions % page_size
+    ends = np.cumsum(lengths) - 1
     return Batch(
         chunks=ordered,
-        token_ids=_indices(token_ids, device),
-        positions=_indices(positions, device),
-        slots=_indices(slots, device),
-        groups=(*_decode_groups(single, page_size, device), *_chunk_groups(several, len(single), page_size, device)),
-        sampled_rows=_indices(sampled, device),
+        token_ids=np.array(token_ids, dtype=np.int64),
+        positions=positions,
+        slots=slots,
+        row_chunk=row_chunk,
+        tables=tables,
+        sampled_rows=ends[[chunk.samples for chunk in ordered]],
     )
 
 
-def _decode_groups(single: Sequence[ScheduledChunk], page_size: int, device: torch.device) -> Iterable[AttentionGroup]:
-    """Chunks of one row, shortest first, cut where the longest of a group would double its padding."""
-    start = 0
-    while start < len(single):
-        limit = 2 * max(single[start].end, KEY_CHUNK)
-        stop = start
-        while stop < len(single) and single[stop].end <= limit:
-            stop += 1
-        members = single[start:stop]
-        last = _indices([chunk.start for chunk in members], device).unsqueeze(1)  # [sequences, 1]
-        yield AttentionGroup(start, stop, _tables(members, page_size, device), last)
-        start = stop
-
-
-def _chunk_groups(
-    several: Sequence[ScheduledChunk], start: int, page_size: int, device: torch.device
-) -> Iterable[AttentionGroup]:
-    for chunk in several:
-        last = torch.arange(chunk.start, chunk.end, device=device).unsqueeze(0)  # [1, rows]
-        yield AttentionGroup(start, start + chunk.length, _tables([chunk], page_size, device), last)
-        start += chunk.length
-
-
-def _tables(members: Sequence[ScheduledChunk], page_size: int, device: torch.device) -> Tensor:
-    """int64 [sequences, pages]: as far as each chunk sees, filled up with the null page to whole chunks of keys."""
-    longest = max(chunk.end for chunk in members)
-    keys = -(-longest // KEY_CHUNK) * KEY_CHUNK
-    width = -(-keys // page_size)
-    needed = [-(-chunk.end // page_size) for chunk in members]
-    rows = [
-        [*chunk.request.pages[:count], *[NULL_PAGE] * (width - count)]
-        for chunk, count in zip(members, needed, strict=True)
-    ]
-    return torch.tensor(rows, dtype=torch.int64, device=device)
-
-
-def _indices(values: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.int64, device=device)
+def _tables(ordered: Sequence[ScheduledChunk], page_size: int) -> NDArray[np.int64]:
+    """[chunks, pages]: as far as each chunk sees, filled up with the null page."""
+    needed = [-(-chunk.end // page_size) for chunk in ordered]
+    tables = np.full((len(ordered), max(needed)), NULL_PAGE)
+    for row, chunk, count in zip(tables, ordered, needed, strict=True):
+        row[:count] = chunk.request.pages[:count]
+    return tables

@@ -74,7 +74,7 @@ class Engine:
         self._pool = BlockPool(self._loaded.num_pages)
         limits = Limits(config.max_batched_tokens, config.max_batched_keys, config.max_num_seqs, config.page_size)
         self._scheduler = Scheduler(limits, self._pool)
-        self._runner = Runner(self._loaded.model, config.page_size, self._loaded.device)
+        self._runner = Runner(self._loaded.model, config.page_size)
         self._arrivals = 0
         self._draining = False
         self._stepped_at: float | None = None

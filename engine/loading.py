@@ -1,19 +1,15 @@
-"""From a config to a model that is ready to step: device, file, numerics, pages; knows the order, not the parts."""
+"""From a config to a model that is ready to step: file, sizes, backend; knows the order, not the parts."""
 
 from dataclasses import dataclass
-
-import torch
 
 from engine.batch import PageLayout
 from engine.block_pool import NULL_PAGE
 from engine.config import EngineConfig
 from engine.digest import numerics_digest
-from engine.errors import EngineConfigError
 from engine.loaders.description import ModelDescription, describe_open
 from engine.loaders.gguf import GGUFFile
 from engine.loaders.weights import GGUFCheckpoint
-from engine.models.llama import Llama
-from engine.numerics import choose_numerics
+from engine.models.causal_lm import CausalLM
 from engine.sizing import cache_size
 
 
@@ -21,9 +17,8 @@ from engine.sizing import cache_size
 class LoadedModel:
     """`num_pages` can be handed out; the null page is not among them."""
 
-    model: Llama
+    model: CausalLM
     description: ModelDescription
-    device: torch.device
     num_pages: int
     max_context: int
     digest: str
@@ -31,23 +26,15 @@ class LoadedModel:
 
 def load_model(config: EngineConfig) -> LoadedModel:
     """Raises ModelFileError or EngineConfigError."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    device = _device(config.device)
     with GGUFFile(config.model) as file:
         description = describe_open(file)
         shape = description.shape
-        numerics = choose_numerics(config.numerics, device, shape.product_widths)
         cache = cache_size(config, shape)
         pages = PageLayout(NULL_PAGE + 1 + cache.num_pages, config.page_size)
-        with torch.inference_mode():
-            model = Llama(GGUFCheckpoint(file, shape), shape, numerics, pages, cache.max_context, device)
-    digest = numerics_digest(description.revision, numerics, device)
-    return LoadedModel(model, description, device, cache.num_pages, cache.max_context, digest)
+        checkpoint = GGUFCheckpoint(file, shape)
+        # Imported where it is chosen: torch takes two seconds, and a worker that does not need it should not wait.
+        from engine.torch_backend.loading import load_torch_model
 
-
-def _device(name: str) -> torch.device:
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise EngineConfigError("no CUDA device is to be had; use device 'cpu' or 'auto'", code="device_unavailable")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and has_cuda) else "cpu")
+        model = load_torch_model(config, checkpoint, shape, pages, cache.max_context)
+    digest = numerics_digest(description.revision, model.identity)
+    return LoadedModel(model, description, cache.num_pages, cache.max_context, digest)

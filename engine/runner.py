@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from engine.batch import Batch, build_batch
 from engine.logprobs import TokenLogprobs, explain
-from engine.models.llama import Llama
+from engine.models.causal_lm import CausalLM
 from engine.request import Request, RequestFailure
 from engine.sampler import sample
 from engine.scheduler import ScheduledChunk, SchedulePlan, StepResult
 
+Rows: TypeAlias = NDArray[np.float32]
 Row: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 # Logits of prompt rows computed at once: 16 MiB, and as much again for the product that they are made of.
@@ -22,26 +22,24 @@ _NOT_FINITE: Final = RequestFailure("engine_error", "The model's logits for this
 
 
 class Runner:
-    """One model on one device."""
+    """One model, which samples on the host."""
 
-    def __init__(self, model: Llama, page_size: int, device: torch.device) -> None:
+    def __init__(self, model: CausalLM, page_size: int) -> None:
         self._model = model
         self._page_size = page_size
-        self._device = device
 
-    @torch.inference_mode()
     def execute(self, plan: SchedulePlan) -> StepResult:
         """A token or a failure for every chunk that samples, and a failure for any other whose rows went wrong."""
         if not plan.chunks:
             return StepResult({}, {})
-        batch = build_batch(plan.chunks, self._page_size, self._device)
+        batch = build_batch(plan.chunks, self._page_size)
         hidden = self._model.forward(batch)  # [rows, hidden]
         failures = _broken(batch.chunks, hidden)
         tokens: dict[str, int] = {}
         logprobs: dict[str, tuple[TokenLogprobs, ...]] = {}
         sampling = [chunk.request for chunk in batch.chunks if chunk.samples]
         if sampling:
-            logits = self._model.logits(hidden.index_select(0, batch.sampled_rows)).cpu().numpy()  # [sampling, vocab]
+            logits = self._model.logits(hidden[batch.sampled_rows])  # [sampling, vocab]
             for request, row in zip(sampling, logits, strict=True):
                 if request.id not in failures:
                     outcome = _choose(row, request)
@@ -53,7 +51,7 @@ class Runner:
         return StepResult(tokens, failures, logprobs, explained)
 
     def _explain_prompts(
-        self, batch: Batch, hidden: Tensor, failures: dict[str, RequestFailure]
+        self, batch: Batch, hidden: Rows, failures: dict[str, RequestFailure]
     ) -> dict[str, list[TokenLogprobs]]:
         """Log probabilities of the prompt tokens behind this step's rows, where they are wanted."""
         explained: dict[str, list[TokenLogprobs]] = {}
@@ -75,16 +73,16 @@ class Runner:
             row += chunk.length
         return explained
 
-    def _logits_of(self, hidden: Tensor) -> Iterator[Row]:
+    def _logits_of(self, hidden: Rows) -> Iterator[Row]:
         """One row of logits [vocab] after the other; never more than `_PROMPT_LOGITS` are kept."""
         at_once = max(1, _PROMPT_LOGITS // self._model.vocab_size)
-        for part in torch.split(hidden, at_once):
-            yield from self._model.logits(part).cpu().numpy()
+        for start in range(0, len(hidden), at_once):
+            yield from self._model.logits(hidden[start : start + at_once])
 
 
-def _broken(chunks: tuple[ScheduledChunk, ...], hidden: Tensor) -> dict[str, RequestFailure]:
+def _broken(chunks: tuple[ScheduledChunk, ...], hidden: Rows) -> dict[str, RequestFailure]:
     """Requests with a row that is not finite: the same input would give it again, so it is not to be retried."""
-    finite = hidden.isfinite().all(dim=1).tolist()  # [rows]
+    finite: list[bool] = np.logical_and.reduce(np.isfinite(hidden), axis=1).tolist()  # [rows]
     if all(finite):
         return {}
     failures, row = {}, 0

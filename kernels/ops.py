@@ -51,7 +51,7 @@ def quantize_heads(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
 def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
     """x int8 [rows, in], weight int8 [out, in] -> int32 [rows, out].    y[r, o] = sum_i x[r, i] w[o, i], exact
 
-    Exact only where the hardware does not saturate: engine/numerics.py tests that before it chooses this road.
+    Exact only where the hardware does not saturate: engine/torch_backend/numerics.py tests that first.
     """
     result: Tensor = kernel("int8_matmul", x.device.type)(x, weight)
     return result

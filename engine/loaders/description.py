@@ -10,7 +10,7 @@ from engine.errors import ModelFileError
 from engine.loaders.gguf import GGUFFile
 from engine.loaders.metadata import Metadata
 from engine.loaders.tokenizer_json import tokenizer_json
-from engine.models.shape import ModelShape
+from engine.models.shape import ModelShape, RotaryShape
 
 ARCHITECTURES: Final = ("llama",)
 
@@ -106,17 +106,21 @@ def _shape(file: GGUFFile, metadata: Metadata, architecture: str) -> ModelShape:
     rotary = metadata.size(f"{architecture}.rope.dimension_count", head_dim, default=head_dim)
     if rotary != head_dim or metadata.has(f"{architecture}.rope.scaling.type"):
         raise metadata.fail("it rotates only a part of each head, or scales its positions", unsupported=True)
+    layers = metadata.size(f"{architecture}.block_count", _MAX_LAYERS)
+    theta = metadata.real(f"{architecture}.rope.freq_base", 1.0, 1e12, default=10_000.0)
     return ModelShape(
         vocab_size=embedding.shape[0],
         context_length=metadata.size(f"{architecture}.context_length", _MAX_CONTEXT),
         hidden_size=hidden,
         ffn_size=metadata.size(f"{architecture}.feed_forward_length", _MAX_WIDTH),
-        num_layers=metadata.size(f"{architecture}.block_count", _MAX_LAYERS),
+        num_layers=layers,
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         rms_eps=metadata.real(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-12, 1.0),
-        rope_theta=metadata.real(f"{architecture}.rope.freq_base", 1.0, 1e12, default=10_000.0),
+        rotaries=(RotaryShape(theta),),
+        layer_rotary=(0,) * layers,
+        layer_windows=(None,) * layers,
     )
 
 

@@ -6,15 +6,13 @@ Peak memory beside what the caller keeps: one unpacked tensor.
 from typing import Final
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from engine.errors import ModelFileError
 from engine.loaders.dequant import Floats, dequantise
 from engine.loaders.gguf import GGUFFile
 from engine.models.shape import ModelShape
 
-_MODEL_NAMES: Final = {
+_NAMES: Final = {
     "embedding": "token_embd.weight",
     "final_norm": "output_norm.weight",
     "output": "output.weight",
@@ -39,20 +37,14 @@ class GGUFCheckpoint:
         self._file = file
         self._shape = shape
 
-    def has_output(self) -> bool:
-        """False where the output matrix is the embedding itself."""
-        return _MODEL_NAMES["output"] in self._file.tensors
+    def has(self, role: str, layer: int | None = None) -> bool:
+        """Whether the file has this tensor."""
+        return _name(role, layer) in self._file.tensors
 
-    def take(self, name: str, expected: tuple[int, ...]) -> Tensor:
-        """A tensor of the whole model ("embedding", "final_norm", "output") as float32 of the expected shape."""
-        return torch.from_numpy(self._unpack(_MODEL_NAMES[name], expected))
-
-    def take_layer(self, layer: int, name: str, expected: tuple[int, ...]) -> Tensor:
-        """A tensor of one layer ("q", "gate", ...), with query and key rows in the halves layout of RoPE."""
-        values = self._unpack(f"blk.{layer}.{_LAYER_NAMES[name]}", expected)
-        if name in ("q", "k"):
-            values = _halves_layout(values, self._shape.head_dim)
-        return torch.from_numpy(values)
+    def take(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> Floats:
+        """A tensor as finite float32, query and key rows in the halves layout of RoPE."""
+        values = self._unpack(_name(role, layer), shape)
+        return _halves_layout(values, self._shape.head_dim) if role in ("q", "k") else values
 
     def _unpack(self, name: str, expected: tuple[int, ...]) -> Floats:
         info = self._file.tensors.get(name)
@@ -71,6 +63,10 @@ class GGUFCheckpoint:
                 "download or convert the file again",
             )
         return values
+
+
+def _name(role: str, layer: int | None) -> str:
+    return _NAMES[role] if layer is None else f"blk.{layer}.{_LAYER_NAMES[role]}"
 
 
 def _halves_layout(values: Floats, head_dim: int) -> Floats:

@@ -101,8 +101,8 @@ def our_logits(path: Path, numerics: str, ids: list[int]) -> Tensor:
     loaded = load_model(EngineConfig(str(path), device="cpu", numerics=numerics, num_pages=32))
     request = Request("one", SamplingParams(max_tokens=1), ids, len(ids), 0, 0, frozenset(), pages=list(range(1, 33)))
     with torch.inference_mode():
-        batch = build_batch([ScheduledChunk(request, 0, len(ids), samples=True)], 16, loaded.device)
-        return loaded.model.logits(loaded.model.forward(batch))
+        batch = build_batch([ScheduledChunk(request, 0, len(ids), samples=True)], 16)
+        return torch.from_numpy(loaded.model.logits(loaded.model.forward(batch)))
 
 
 def their_logits(theirs: LlamaForCausalLM, ids: list[int]) -> Tensor:

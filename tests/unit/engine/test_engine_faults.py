@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine import Engine, EngineConfig, EngineRequestError, EngineStepError, SamplingParams
-from engine.models.llama import Llama
+from engine.torch_backend.decoder import Llama
 
 POISON = 200
 PROMPT = tuple(range(40, 60))
@@ -22,6 +22,7 @@ def engine(tiny: Path, request: pytest.FixtureRequest) -> Engine:
 def poison(engine: Engine) -> None:
     """From now on the token POISON has an embedding that is not a number."""
     model = engine._loaded.model
+    assert isinstance(model, Llama)
     whole = model._embed
 
     def embed(token_ids: torch.Tensor) -> torch.Tensor:

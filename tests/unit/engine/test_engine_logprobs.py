@@ -3,11 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from engine import Engine, EngineConfig, EngineRequestError, RequestOutput, Resume, SamplingParams, runner
-from engine.models.llama import Llama
+from engine.runner import Rows
+from engine.torch_backend.decoder import Llama
 from tests.tiny_model import VOCAB_SIZE
 
 PROMPT = tuple(range(40, 60))
@@ -112,7 +113,7 @@ def test_slices_of_prompt_rows_change_nothing(engine: Engine, monkeypatch: pytes
     widths: list[int] = []
     logits = Llama.logits
 
-    def spy(self: Llama, hidden: torch.Tensor) -> torch.Tensor:
+    def spy(self: Llama, hidden: Rows) -> Rows:
         widths.append(len(hidden))
         return logits(self, hidden)
 
@@ -174,10 +175,10 @@ def test_logits_that_are_not_finite_fail_their_request_alone(engine: Engine, mon
     expected = engine.generate([PROMPT], GREEDY)[0]
     logits = Llama.logits
 
-    def broken(self: Llama, hidden: torch.Tensor) -> torch.Tensor:
+    def broken(self: Llama, hidden: Rows) -> Rows:
         values = logits(self, hidden)
         if len(values) == len(PROMPT) - 2:
-            values[3, 0] = torch.inf
+            values[3, 0] = np.inf
         return values
 
     monkeypatch.setattr(Llama, "logits", broken)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.numerics import is_exact
+from engine.torch_backend.numerics import is_exact
 from kernels import ops
 from kernels.reference.activation import exp2_
 from kernels.reference.norm import grid_steps

@@ -23,7 +23,7 @@ class RotaryTable:
 
     def __init__(self, shape: ModelShape, positions: int, device: torch.device) -> None:
         half = shape.head_dim // 2
-        frequencies = shape.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
+        frequencies = shape.rotaries[0].theta ** (-np.arange(half, dtype=np.float64) / half)
         angles = np.outer(np.arange(positions, dtype=np.float64), frequencies)  # [positions, head_dim / 2]
         cos, sin = np.cos(angles), np.sin(angles)
         self._cos = _table(np.concatenate((cos, cos), axis=1), device)

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from engine.batch import Batch
-from engine.layers.rope import Rotation
+from engine.torch_backend.inputs import Inputs
+from engine.torch_backend.layers.rope import Rotation
 
 
 class Linear(Protocol):
@@ -27,6 +27,6 @@ class Norm(Protocol):
 
 
 class Attention(Protocol):
-    def __call__(self, qkv: Tensor, rotation: Rotation, batch: Batch) -> Tensor:
+    def __call__(self, qkv: Tensor, rotation: Rotation, inputs: Inputs) -> Tensor:
         """[rows, (heads + 2 * kv_heads) * head_dim] -> [rows, heads * head_dim]; keeps the rows' keys and values."""
         ...

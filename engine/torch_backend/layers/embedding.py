@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 
-from engine.layers.linear import Weight
+from engine.torch_backend.layers.linear import Weight
 
 
 class ExactEmbedding:

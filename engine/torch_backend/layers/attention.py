@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from engine.batch import Batch, PageLayout
-from engine.layers.rope import Rotation
+from engine.batch import PageLayout
 from engine.models.shape import ModelShape
+from engine.torch_backend.inputs import Inputs
+from engine.torch_backend.layers.rope import Rotation
 from kernels import ops
 
 
@@ -20,13 +21,13 @@ class ExactAttention:
         levels = [ops.query_levels(shape.head_dim)] * shape.num_heads + [ops.INT8_LEVELS] * (2 * shape.num_kv_heads)
         self._levels = torch.tensor(levels, dtype=torch.float32, device=device)  # [heads + 2 * kv_heads]
 
-    def __call__(self, qkv: Tensor, rotation: Rotation, batch: Batch) -> Tensor:
+    def __call__(self, qkv: Tensor, rotation: Rotation, inputs: Inputs) -> Tensor:
         heads = self._shape.num_heads
         whole, scale = ops.quantize_heads(_rotated(qkv, self._shape, rotation), self._levels)
-        self._keep(whole[:, heads:], scale[:, heads:], batch.slots)
+        self._keep(whole[:, heads:], scale[:, heads:], inputs.slots)
         query, query_scale = whole[:, :heads], scale[:, :heads]
         out = torch.empty(len(qkv), heads, self._shape.head_dim, device=qkv.device)
-        for group in batch.groups:
+        for group in inputs.groups:
             rows, grid = slice(group.start, group.stop), group.last.shape  # [sequences, rows of each]
             out[rows] = ops.attention(
                 query[rows].reshape(*grid, *query.shape[1:]),
@@ -50,12 +51,12 @@ class PlainAttention:
         self._shape = shape
         self._values = torch.zeros(pages.count, pages.size, 2 * shape.num_kv_heads, shape.head_dim, device=device)
 
-    def __call__(self, qkv: Tensor, rotation: Rotation, batch: Batch) -> Tensor:
+    def __call__(self, qkv: Tensor, rotation: Rotation, inputs: Inputs) -> Tensor:
         rotated = _rotated(qkv, self._shape, rotation)
         query, kv = rotated[:, : self._shape.num_heads], rotated[:, self._shape.num_heads :]
-        ops.write_pages(self._values, batch.slots, kv.nan_to_num(0.0, 0.0, 0.0))
+        ops.write_pages(self._values, inputs.slots, kv.nan_to_num(0.0, 0.0, 0.0))
         out = torch.empty_like(query)
-        for group in batch.groups:
+        for group in inputs.groups:
             rows = slice(group.start, group.stop)
             found = ops.gather_pages(self._values, group.tables)
             out[rows] = ops.float_attention(

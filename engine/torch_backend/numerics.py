@@ -13,11 +13,11 @@ from torch import Tensor
 
 from engine.batch import PageLayout
 from engine.errors import EngineConfigError
-from engine.layers.attention import ExactAttention, PlainAttention
-from engine.layers.embedding import ExactEmbedding, PlainEmbedding
-from engine.layers.linear import ExactLinear, PlainLinear, Weight, float_chunk_road, int8_road
-from engine.layers.protocols import Attention, Embedding, Linear, Norm
 from engine.models.shape import ModelShape
+from engine.torch_backend.layers.attention import ExactAttention, PlainAttention
+from engine.torch_backend.layers.embedding import ExactEmbedding, PlainEmbedding
+from engine.torch_backend.layers.linear import ExactLinear, PlainLinear, Weight, float_chunk_road, int8_road
+from engine.torch_backend.layers.protocols import Attention, Embedding, Linear, Norm
 from kernels import ops
 
 # Counts around the cuts that kernels make: one row, fewer than a tile, more than one.

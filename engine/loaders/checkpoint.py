@@ -1,0 +1,42 @@
+"""What a model asks of a file of weights, whatever its format: tensors by role, one at a time, as float32."""
+
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODEL_ROLES: Final = ("embedding", "final_norm", "output")
+LAYER_ROLES: Final = (
+    "attention_norm",
+    "q",
+    "k",
+    "v",
+    "q_bias",
+    "k_bias",
+    "v_bias",
+    "q_norm",
+    "k_norm",
+    "o",
+    "attention_post_norm",
+    "mlp_norm",
+    "gate",
+    "up",
+    "down",
+    "mlp_post_norm",
+)
+
+
+class Checkpoint(Protocol):
+    """The weights of one open model. Peak memory beside what the caller keeps: one unpacked tensor.
+
+    Whatever the format, the caller gets: linear weights as [out, in]; query and key rows (and biases) in the halves
+    layout of rotary embedding; norm weights as the factor itself (Gemma's published 1 + w already added up).
+    """
+
+    def has(self, role: str, layer: int | None = None) -> bool:
+        """Whether the file has this tensor: "output" is missing where it is the embedding itself."""
+        ...
+
+    def take(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> NDArray[np.float32]:
+        """A tensor as finite float32 of exactly this shape. Raises ModelFileError for any other."""
+        ...

@@ -7,6 +7,7 @@ from typing import Final
 from engine.errors import EngineConfigError
 
 DEVICES: Final = ("auto", "cpu", "cuda")
+BACKENDS: Final = ("auto", "torch", "cpu", "cuda")
 _MIB: Final = 1 << 20
 _AT_LEAST_ONE: Final = (
     "page_size",
@@ -26,7 +27,11 @@ class EngineConfig:
     together they bound its time. `max_context` None is the file's own.
 
     Pages of the KV cache: `num_pages` where given, else as many as `kv_budget_bytes` hold. `threads` None leaves torch
-    its own choice. Raises EngineConfigError.
+    its own choice.
+
+    `backend` says who computes: "torch" is the portable one, "cpu" and "cuda" the fused ones, "auto" the best there is
+    for the device. `cache_dir` is where prepacked weights are kept between starts; None keeps none.
+    Raises EngineConfigError.
     """
 
     model: str | Path
@@ -40,10 +45,14 @@ class EngineConfig:
     max_batched_keys: int = 1 << 17
     max_context: int | None = None
     threads: int | None = None
+    backend: str = "auto"
+    cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise EngineConfigError(f"unknown device {self.device!r}; known are {', '.join(DEVICES)}")
+        if self.backend not in BACKENDS:
+            raise EngineConfigError(f"unknown backend {self.backend!r}; known are {', '.join(BACKENDS)}")
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -4,6 +4,9 @@ To add a kernel: write `kernels/<kind>/<op>.py` with the signature of its refere
 """
 
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
 
 from kernels.reference import activation, attention, float_twins, integer_matmul, kv_cache, norm, quantize, rope
@@ -26,15 +29,30 @@ REFERENCE: Final[dict[str, Kernel]] = {
     "float_attention": float_twins.float_attention,
 }
 
+# Triton kernels by name, as "module:function": their modules are loaded when first used, since only a GPU needs them.
+GPU: Final[dict[str, str]] = {}
+
 # Plain torch runs on every device. A faster kernel replaces its line in the table of its kind.
-TABLES: Final[dict[str, dict[str, Kernel]]] = {"cpu": REFERENCE, "cuda": REFERENCE}
+TABLES: Final[dict[str, dict[str, str]]] = {"cpu": {}, "cuda": GPU}
 
 
+@cache
 def kernel(operation: str, device_kind: str) -> Kernel:
     """The implementation of `operation` for tensors on `device_kind` ("cpu", "cuda")."""
-    return TABLES[device_kind][operation]
+    name = TABLES[device_kind].get(operation)
+    if name is None or not _has_triton():
+        return REFERENCE[operation]
+    module, _, function = name.partition(":")
+    found: Kernel = getattr(import_module(module), function)
+    return found
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def table_names(device_kind: str) -> dict[str, str]:
     """Operation -> qualified name of what runs, for the numerics digest."""
-    return {name: f"{run.__module__}.{run.__qualname__}" for name, run in sorted(TABLES[device_kind].items())}
+    running = {name: kernel(name, device_kind) for name in sorted(REFERENCE)}
+    return {name: f"{run.__module__}.{run.__qualname__}" for name, run in running.items()}

@@ -1,0 +1,1 @@
+"""Triton versions of the operations, for NVIDIA GPUs; the only place that imports triton."""

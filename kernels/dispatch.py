@@ -15,17 +15,20 @@ Kernel: TypeAlias = Callable[..., Any]
 
 REFERENCE: Final[dict[str, Kernel]] = {
     "quantize_rows": quantize.quantize_rows,
+    "quantize_groups": quantize.quantize_groups,
     "quantize_heads": quantize.quantize_heads,
-    "int8_matmul": integer_matmul.int8_matmul,
-    "float_chunk_matmul": integer_matmul.float_chunk_matmul,
+    "int8_group_matmul": integer_matmul.int8_group_matmul,
+    "float_group_matmul": integer_matmul.float_group_matmul,
     "rms_norm": norm.rms_norm,
     "silu_mul": activation.silu_mul,
+    "gelu_mul": activation.gelu_mul,
     "rope": rope.rope,
     "write_pages": kv_cache.write_pages,
     "gather_pages": kv_cache.gather_pages,
     "attention": attention.attention,
     "float_rms_norm": float_twins.float_rms_norm,
     "float_silu_mul": float_twins.float_silu_mul,
+    "float_gelu_mul": float_twins.float_gelu_mul,
     "float_attention": float_twins.float_attention,
 }
 

@@ -8,18 +8,22 @@ from torch import Tensor
 
 from kernels.dispatch import kernel
 from kernels.reference.attention import KEY_CHUNK, query_levels
-from kernels.reference.quantize import INT8_LEVELS
+from kernels.reference.quantize import GROUP, INT8_LEVELS
 
 __all__ = [
+    "GROUP",
     "INT8_LEVELS",
     "KEY_CHUNK",
     "attention",
     "float_attention",
-    "float_chunk_matmul",
+    "float_gelu_mul",
+    "float_group_matmul",
     "float_rms_norm",
     "float_silu_mul",
     "gather_pages",
-    "int8_matmul",
+    "gelu_mul",
+    "int8_group_matmul",
+    "quantize_groups",
     "quantize_heads",
     "quantize_rows",
     "query_levels",
@@ -39,6 +43,15 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return result
 
 
+def quantize_groups(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x [rows, width] -> int8 [rows, groups, 64], the last group filled up with zeros, scale [rows, groups].
+
+    Each group of 64 neighbours as `quantize_rows` treats a row.
+    """
+    result: tuple[Tensor, Tensor] = kernel("quantize_groups", x.device.type)(x)
+    return result
+
+
 def quantize_heads(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """x [tokens, heads, head_dim], levels [heads] -> whole float32 of the same shape, scale [tokens, heads].
 
@@ -48,21 +61,22 @@ def quantize_heads(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     return result
 
 
-def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
-    """x int8 [rows, in], weight int8 [out, in] -> int32 [rows, out].    y[r, o] = sum_i x[r, i] w[o, i], exact
+def int8_group_matmul(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """x int8 [rows, groups, 64], x_scale [rows, groups], weight int8 [groups, out, 64], weight_scale [out]
+    -> [rows, out].
 
-    Exact only where the hardware does not saturate: engine/torch_backend/numerics.py tests that first.
+    y[r, o] = weight_scale[o] * sum over g, ascending, of x_scale[r, g] * (sum_i x[r, g, i] weight[g, o, i])
+
+    The inner sum is exact only where the hardware does not saturate: engine/torch_backend/numerics.py tests that first.
+    Multiplications and additions of the outer sum are separate: a fused one would round differently.
     """
-    result: Tensor = kernel("int8_matmul", x.device.type)(x, weight)
+    result: Tensor = kernel("int8_group_matmul", x.device.type)(x, x_scale, weight, weight_scale)
     return result
 
 
-def float_chunk_matmul(x: Tensor, weight: Tensor) -> Tensor:
-    """As `int8_matmul`, with the weight as whole float32 [out, in]; exact on every IEEE machine.
-
-    y = sum over chunks of at most 1,024 inputs of int32(x_chunk . w_chunk)
-    """
-    result: Tensor = kernel("float_chunk_matmul", x.device.type)(x, weight)
+def float_group_matmul(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """As `int8_group_matmul`, with the weight as whole float32: the same bits on every IEEE machine."""
+    result: Tensor = kernel("float_group_matmul", x.device.type)(x, x_scale, weight, weight_scale)
     return result
 
 
@@ -78,6 +92,16 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def silu_mul(gate_up: Tensor) -> Tensor:
     """gate_up [rows, 2 * width], gate first -> [rows, width].    y = gate / (1 + exp(-gate)) * up"""
     result: Tensor = kernel("silu_mul", gate_up.device.type)(gate_up)
+    return result
+
+
+def gelu_mul(gate_up: Tensor) -> Tensor:
+    """gate_up [rows, 2 * width], gate first -> [rows, width].    y = gate / (1 + exp(-2 u)) * up,
+    u = sqrt(2 / pi) * (gate + 0.044715 * gate^3)
+
+    GELU by tanh, since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)). Source: Hendrycks and Gimpel, 2016 (arXiv 1606.08415).
+    """
+    result: Tensor = kernel("gelu_mul", gate_up.device.type)(gate_up)
     return result
 
 
@@ -105,17 +129,26 @@ def gather_pages(cache: Tensor, tables: Tensor) -> Tensor:
     return result
 
 
-def attention(query: Tensor, query_scale: Tensor, kv: Tensor, kv_scale: Tensor, last: Tensor) -> Tensor:
+def attention(
+    query: Tensor,
+    query_scale: Tensor,
+    kv: Tensor,
+    kv_scale: Tensor,
+    last: Tensor,
+    first: Tensor | None = None,
+    score_scale: float | None = None,
+) -> Tensor:
     """Causal attention of several rows over each of several sequences.
 
     query whole float32 [sequences, rows, heads, head_dim] with query_scale [sequences, rows, heads];
     kv int8 [sequences, keys, 2 * kv_heads, head_dim] (keys' heads, then values') with kv_scale [sequences, keys,
-    2 * kv_heads], keys a multiple of 64; last int64 [sequences, rows]: the last position that each row may see
+    2 * kv_heads], keys a multiple of 64; last and first int64 [sequences, rows]: the last and the first key that each
+    row sees (`first` None: from the beginning); score_scale None: 1 / sqrt(head_dim)
     -> [sequences, rows, heads, head_dim].
 
-    y = softmax(q . k / sqrt(head_dim)) . v,  with k and v dequantised by their scales
+    y = softmax(q . k * score_scale) . v,  with k and v dequantised by their scales
     """
-    result: Tensor = kernel("attention", query.device.type)(query, query_scale, kv, kv_scale, last)
+    result: Tensor = kernel("attention", query.device.type)(query, query_scale, kv, kv_scale, last, first, score_scale)
     return result
 
 
@@ -131,7 +164,15 @@ def float_silu_mul(gate_up: Tensor) -> Tensor:
     return result
 
 
-def float_attention(query: Tensor, kv: Tensor, last: Tensor) -> Tensor:
+def float_gelu_mul(gate_up: Tensor) -> Tensor:
+    """Plain twin of `gelu_mul`."""
+    result: Tensor = kernel("float_gelu_mul", gate_up.device.type)(gate_up)
+    return result
+
+
+def float_attention(
+    query: Tensor, kv: Tensor, last: Tensor, first: Tensor | None = None, score_scale: float | None = None
+) -> Tensor:
     """Plain twin of `attention` with float32 keys and values and no scales."""
-    result: Tensor = kernel("float_attention", query.device.type)(query, kv, last)
+    result: Tensor = kernel("float_attention", query.device.type)(query, kv, last, first, score_scale)
     return result

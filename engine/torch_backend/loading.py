@@ -7,20 +7,22 @@ from engine.config import EngineConfig
 from engine.errors import EngineConfigError
 from engine.loaders.checkpoint import Checkpoint
 from engine.models.shape import ModelShape
-from engine.torch_backend.decoder import Llama
+from engine.torch_backend.decoder import Decoder
 from engine.torch_backend.numerics import choose_numerics
+from engine.torch_backend.parts import Parts
 
 
 def load_torch_model(
     config: EngineConfig, checkpoint: Checkpoint, shape: ModelShape, pages: PageLayout, max_context: int
-) -> Llama:
+) -> Decoder:
     """Raises ModelFileError or EngineConfigError."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = _device(config.device)
     numerics = choose_numerics(config.numerics, device, shape.product_widths)
     with torch.inference_mode():
-        return Llama(checkpoint, shape, numerics, pages, max_context, device)
+        parts = Parts(checkpoint, shape, numerics, device)
+        return Decoder(parts, shape, numerics, pages, max_context, device)
 
 
 def _device(name: str) -> torch.device:

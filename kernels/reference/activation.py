@@ -1,4 +1,4 @@
-"""Powers of two and SiLU from correctly rounded operations only; knows no libm.
+"""Powers of two, SiLU and GELU from correctly rounded operations only; knows no libm.
 
 No library promises the bits of its `exp`: they may change with version, instruction set, device or SIMD width.
 Multiplying, adding and rounding are pinned by IEEE 754, so this exponential has the same bits at every position and on
@@ -6,6 +6,7 @@ every device that keeps to it.
 """
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -19,6 +20,8 @@ _COEFFICIENTS: Final = torch.tensor(
 ).unbind()
 _ONE: Final = torch.tensor(1.0)
 _MINUS_LOG2_E: Final = torch.tensor(-LOG2_E)
+_GELU_CUBE: Final = torch.tensor(0.044715)
+_GELU_SLOPE: Final = torch.tensor(-2.0 * math.sqrt(2.0 / math.pi) * LOG2_E)
 # Well inside the float32 range: a product with a small scale must not become subnormal, which CPUs do 100 times slower.
 LOWEST_EXPONENT: Final = -100.0
 _HIGHEST_EXPONENT: Final = 100.0
@@ -42,11 +45,20 @@ def exp2_(x: Tensor) -> Tensor:
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:
+    return _gated(gate_up, lambda gate: gate * _MINUS_LOG2_E)
+
+
+def gelu_mul(gate_up: Tensor) -> Tensor:
+    return _gated(gate_up, lambda gate: ((gate * gate).mul_(_GELU_CUBE).add_(_ONE)).mul_(gate).mul_(_GELU_SLOPE))
+
+
+def _gated(gate_up: Tensor, exponent: Callable[[Tensor], Tensor]) -> Tensor:
+    """gate / (1 + 2^exponent(gate)) * up"""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(rows, width, device=gate_up.device)
     at_once = max(1, _TILE_ELEMENTS // width)
     for start in range(0, rows, at_once):
         part = slice(start, start + at_once)
         gate, up = gate_up[part, :width], gate_up[part, width:]
-        torch.mul(exp2_(gate * _MINUS_LOG2_E).add_(_ONE).reciprocal_().mul_(gate), up, out=out[part])
+        torch.mul(exp2_(exponent(gate)).add_(_ONE).reciprocal_().mul_(gate), up, out=out[part])
     return out

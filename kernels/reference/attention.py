@@ -40,42 +40,51 @@ def query_levels(head_dim: int) -> int:
     return min(WEIGHT_LEVELS, _EXACT_FLOAT32 // (INT8_LEVELS * head_dim))
 
 
-def attention(query: Tensor, query_scale: Tensor, kv: Tensor, kv_scale: Tensor, last: Tensor) -> Tensor:
+def attention(
+    query: Tensor,
+    query_scale: Tensor,
+    kv: Tensor,
+    kv_scale: Tensor,
+    last: Tensor,
+    first: Tensor | None = None,
+    score_scale: float | None = None,
+) -> Tensor:
     out = torch.empty_like(query)
+    if first is None:
+        first = torch.zeros_like(last)
+    # The score's scale and log2(e) belong to the score; here they cost one small product.
+    query_scale = query_scale * (LOG2_E * (1.0 / math.sqrt(query.shape[-1]) if score_scale is None else score_scale))
     at_once = max(1, _TILE_KEYS // kv[0].numel())
     for start in range(0, len(query), at_once):
         part = slice(start, start + at_once)
-        _attend_sequences(query[part], query_scale[part], kv[part], kv_scale[part], last[part], out[part])
+        _attend_sequences(query[part], query_scale[part], kv[part], kv_scale[part], first[part], last[part], out[part])
     return out
 
 
-def _attend_sequences(q: Tensor, q_scale: Tensor, kv: Tensor, kv_scale: Tensor, last: Tensor, out: Tensor) -> None:
+def _attend_sequences(
+    q: Tensor, q_scale: Tensor, kv: Tensor, kv_scale: Tensor, first: Tensor, last: Tensor, out: Tensor
+) -> None:
     sequences, rows, heads, head_dim = q.shape
     keys, kv_heads = kv.shape[1], kv.shape[2] // 2
     heads_first = kv.view(sequences, keys, 2, kv_heads, head_dim).permute(2, 0, 3, 1, 4)  # [2, S, G, K, D]
     key, value = torch.empty(heads_first.shape, device=kv.device).copy_(heads_first).unbind()
     key_scale, value_scale = kv_scale.view(sequences, keys, 2, kv_heads).permute(2, 0, 3, 1).unsqueeze(3).unbind()
-    # 1 / sqrt(head_dim) and log2(e) belong to the score; here they cost one small product.
-    q_scale = q_scale * (LOG2_E / math.sqrt(head_dim))
     at_once = max(1, _TILE_SCORES // (sequences * heads * keys))
     for start in range(0, rows, at_once):
         part = slice(start, start + at_once)
-        # Keys behind the last row of the tile add nothing, so they are not computed.
-        seen = keys if rows == 1 else min(keys, _next_chunk(int(last[:, part].max())))
+        # Chunks that no row of the tile sees add nothing, so they are not computed.
+        begin = int(first[:, part].min()) // KEY_CHUNK * KEY_CHUNK
+        end = min(keys, (int(last[:, part].max()) // KEY_CHUNK + 1) * KEY_CHUNK)
         out[:, part] = _attend(
             _by_kv_head(q[:, part], kv_heads),
             _by_kv_head(q_scale[:, part, :, None], kv_heads),
-            key[:, :, :seen],
-            key_scale[..., :seen],
-            value[:, :, :seen],
-            value_scale[..., :seen],
-            last[:, part],
+            key[:, :, begin:end],
+            key_scale[..., begin:end],
+            value[:, :, begin:end],
+            value_scale[..., begin:end],
+            first[:, part] - begin,
+            last[:, part] - begin,
         )
-
-
-def _next_chunk(position: int) -> int:
-    """The chunk border behind a position."""
-    return (position // KEY_CHUNK + 1) * KEY_CHUNK
 
 
 def _by_kv_head(x: Tensor, kv_heads: int) -> Tensor:
@@ -86,18 +95,28 @@ def _by_kv_head(x: Tensor, kv_heads: int) -> Tensor:
 
 
 def _attend(
-    q: Tensor, q_scale: Tensor, key: Tensor, key_scale: Tensor, value: Tensor, value_scale: Tensor, last: Tensor
+    q: Tensor,
+    q_scale: Tensor,
+    key: Tensor,
+    key_scale: Tensor,
+    value: Tensor,
+    value_scale: Tensor,
+    first: Tensor,
+    last: Tensor,
 ) -> Tensor:
-    """q [S, G, R * g, D]; key, value [S, G, K, D]; scales [S, G, 1, K]; last [S, R] -> [S, R, H, D]."""
+    """q [S, G, R * g, D]; key, value [S, G, K, D]; scales [S, G, 1, K]; first, last [S, R] -> [S, R, H, D]."""
     sequences, kv_heads, _, head_dim = q.shape
     keys, rows = key.shape[2], last.shape[1]
     scores = torch.matmul(q, key.transpose(2, 3))  # [S, G, Q, K]
     scores.mul_(key_scale).mul_(q_scale)
     # Keys that every row sees need no mask: of a long prompt nearly all.
-    seen_by_all = int(last.min()) + 1
-    unseen = torch.arange(seen_by_all, keys, device=q.device) > last.unsqueeze(-1)  # [S, R, K - seen_by_all]
-    later = scores.view(sequences, kv_heads, rows, -1, keys)[..., seen_by_all:]
-    later.masked_fill_(unseen[:, None, :, None, :], _UNSEEN)
+    by_row = scores.view(sequences, kv_heads, rows, -1, keys)
+    positions = torch.arange(keys, device=q.device)
+    before, behind = int(first.max()), int(last.min()) + 1
+    too_old = positions[:before] < first.unsqueeze(-1)  # [S, R, before]
+    by_row[..., :before].masked_fill_(too_old[:, None, :, None, :], _UNSEEN)
+    too_new = positions[behind:] > last.unsqueeze(-1)  # [S, R, K - behind]
+    by_row[..., behind:].masked_fill_(too_new[:, None, :, None, :], _UNSEEN)
     weights = exp2_(scores.sub_(scores.amax(-1, keepdim=True)))
     divisor = _add_up((weights * _DIVISOR_STEPS).round_())  # [S, G, Q, 1]
     total = _weigh(weights.mul_(value_scale), value)  # [S, G, Q, D]

@@ -1,62 +1,72 @@
-"""Linear layers without bias, exact (int8 operands) and plain (float32); knows no model."""
+"""Linear layers, exact (int8 operands in groups of 64 inputs) and plain (float32); knows no model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from kernels import ops
+from kernels.reference.quantize import in_groups
+
+GroupProduct: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
-    """A matrix as its policy keeps it: `values` [out, in]; exact ones also have a scale a row and their product."""
+class ExactWeight:
+    """Whole numbers `values` [groups, out, 64] (the last group filled up with zeros), a `scale` [out] for each output,
+    and the product that their type is made for. `width` is the number of inputs."""
 
     values: Tensor
-    scale: Tensor | None  # [out]
-    product: Callable[[Tensor, Tensor], Tensor] | None
+    scale: Tensor
+    width: int
+    product: GroupProduct
 
 
-def int8_road(device: torch.device) -> Callable[[Tensor], Weight]:
+@dataclass(frozen=True, slots=True)
+class PlainWeight:
+    """float32 [out, in]."""
+
+    values: Tensor
+
+
+def int8_road(device: torch.device) -> Callable[[Tensor], ExactWeight]:
     """Weights as int8, for machines whose integer product is exact."""
-
-    def make(values: Tensor) -> Weight:
-        whole, scale = ops.quantize_rows(values)
-        return Weight(whole.to(device), scale.squeeze(1).to(device), ops.int8_matmul)
-
-    return make
+    return _road(device, torch.int8, ops.int8_group_matmul)
 
 
-def float_chunk_road(device: torch.device) -> Callable[[Tensor], Weight]:
+def float_road(device: torch.device) -> Callable[[Tensor], ExactWeight]:
     """The same whole numbers kept as float32: four times the memory, exact on every machine."""
+    return _road(device, torch.float32, ops.float_group_matmul)
 
-    def make(values: Tensor) -> Weight:
+
+def _road(device: torch.device, dtype: torch.dtype, product: GroupProduct) -> Callable[[Tensor], ExactWeight]:
+    def make(values: Tensor) -> ExactWeight:
         whole, scale = ops.quantize_rows(values)
-        return Weight(whole.to(device, torch.float32), scale.squeeze(1).to(device), ops.float_chunk_matmul)
+        grouped = in_groups(whole).transpose(0, 1).contiguous()  # [groups, out, 64]
+        return ExactWeight(grouped.to(device, dtype), scale.squeeze(1).to(device), values.shape[1], product)
 
     return make
 
 
 class ExactLinear:
-    """y = (xq . wq) * weight_scale * x_scale with int8 operands: per-row activations, per-output-channel weights."""
+    """y[r, o] = scale[o] * sum over groups g, ascending, of x_scale[r, g] * (xq[r, g] . wq[g, o]), + bias[o]"""
 
-    def __init__(self, weight: Weight) -> None:
-        assert weight.scale is not None
-        assert weight.product is not None
-        self._values, self._scale, self._product = weight.values, weight.scale, weight.product
+    def __init__(self, weight: ExactWeight, bias: Tensor | None = None) -> None:
+        self._weight, self._bias = weight, bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        whole, scale = ops.quantize_rows(x)
-        return self._product(whole, self._values).float().mul_(self._scale).mul_(scale)
+        y = self._weight.product(*ops.quantize_groups(x), self._weight.values, self._weight.scale)
+        return y if self._bias is None else y.add_(self._bias)
 
 
 class PlainLinear:
-    """y = x . w in float32."""
+    """y = x . w + bias in float32."""
 
-    def __init__(self, weight: Weight) -> None:
-        self._values = weight.values
+    def __init__(self, weight: PlainWeight, bias: Tensor | None = None) -> None:
+        self._values, self._bias = weight.values, bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self._values)
+        return functional.linear(x, self._values, self._bias)

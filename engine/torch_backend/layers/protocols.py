@@ -1,11 +1,10 @@
-"""What a model file may ask of its parts, whichever numerics policy made them; knows no implementation."""
+"""What a decoder may ask of its parts, whichever numerics policy made them; knows no implementation."""
 
 from typing import Protocol
 
 from torch import Tensor
 
 from engine.torch_backend.inputs import Inputs
-from engine.torch_backend.layers.rope import Rotation
 
 
 class Linear(Protocol):
@@ -21,12 +20,12 @@ class Embedding(Protocol):
 
 
 class Norm(Protocol):
-    def __call__(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """[rows, hidden] -> [rows, hidden]."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., width] -> the same shape."""
         ...
 
 
 class Attention(Protocol):
-    def __call__(self, qkv: Tensor, rotation: Rotation, inputs: Inputs) -> Tensor:
-        """[rows, (heads + 2 * kv_heads) * head_dim] -> [rows, heads * head_dim]; keeps the rows' keys and values."""
+    def __call__(self, heads: Tensor, inputs: Inputs) -> Tensor:
+        """[rows, heads + 2 * kv_heads, head_dim] -> [rows, heads * head_dim]; keeps the rows' keys and values."""
         ...

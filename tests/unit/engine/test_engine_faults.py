@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine import Engine, EngineConfig, EngineRequestError, EngineStepError, SamplingParams
-from engine.torch_backend.decoder import Llama
+from engine.torch_backend.decoder import Decoder
 
 POISON = 200
 PROMPT = tuple(range(40, 60))
@@ -22,7 +22,7 @@ def engine(tiny: Path, request: pytest.FixtureRequest) -> Engine:
 def poison(engine: Engine) -> None:
     """From now on the token POISON has an embedding that is not a number."""
     model = engine._loaded.model
-    assert isinstance(model, Llama)
+    assert isinstance(model, Decoder)
     whole = model._embed
 
     def embed(token_ids: torch.Tensor) -> torch.Tensor:
@@ -82,11 +82,11 @@ def test_a_step_that_fails_as_a_whole_advances_nobody(
     engine.add_request("a", PROMPT[:4], SAMPLED)
     engine.step()
 
-    def fail(self: Llama, batch: object) -> torch.Tensor:
+    def fail(self: Decoder, batch: object) -> torch.Tensor:
         raise error
 
     before = engine.snapshot("a")
-    monkeypatch.setattr(Llama, "forward", fail)
+    monkeypatch.setattr(Decoder, "forward", fail)
     with pytest.raises(EngineStepError) as caught:
         engine.step()
     assert caught.value.retryable

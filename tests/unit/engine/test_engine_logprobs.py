@@ -8,7 +8,7 @@ import pytest
 
 from engine import Engine, EngineConfig, EngineRequestError, RequestOutput, Resume, SamplingParams, runner
 from engine.runner import Rows
-from engine.torch_backend.decoder import Llama
+from engine.torch_backend.decoder import Decoder
 from tests.tiny_model import VOCAB_SIZE
 
 PROMPT = tuple(range(40, 60))
@@ -111,13 +111,13 @@ def test_a_prompt_that_gives_way_half_explained_is_not_explained_twice(tiny: Pat
 def test_slices_of_prompt_rows_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = engine.generate([PROMPT], GREEDY)
     widths: list[int] = []
-    logits = Llama.logits
+    logits = Decoder.logits
 
-    def spy(self: Llama, hidden: Rows) -> Rows:
+    def spy(self: Decoder, hidden: Rows) -> Rows:
         widths.append(len(hidden))
         return logits(self, hidden)
 
-    monkeypatch.setattr(Llama, "logits", spy)
+    monkeypatch.setattr(Decoder, "logits", spy)
     monkeypatch.setattr(runner, "_PROMPT_LOGITS", 3 * VOCAB_SIZE)
     assert engine.generate([PROMPT], GREEDY) == expected
     assert max(widths) == 3
@@ -173,15 +173,15 @@ def test_what_cannot_be_asked_is_refused(engine: Engine) -> None:
 
 def test_logits_that_are_not_finite_fail_their_request_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = engine.generate([PROMPT], GREEDY)[0]
-    logits = Llama.logits
+    logits = Decoder.logits
 
-    def broken(self: Llama, hidden: Rows) -> Rows:
+    def broken(self: Decoder, hidden: Rows) -> Rows:
         values = logits(self, hidden)
         if len(values) == len(PROMPT) - 2:
             values[3, 0] = np.inf
         return values
 
-    monkeypatch.setattr(Llama, "logits", broken)
+    monkeypatch.setattr(Decoder, "logits", broken)
     engine.add_request("bad", PROMPT[1:], GREEDY)
     engine.add_request("good", PROMPT, GREEDY)
     outputs: list[RequestOutput] = []

@@ -4,59 +4,14 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
-from engine.torch_backend.numerics import is_exact
 from kernels import ops
 from kernels.reference.activation import exp2_
 from kernels.reference.norm import grid_steps
 
-CPU = torch.device("cpu")
-WIDTHS = [1, 63, 576, 1024, 1025, 1536, 5000]
-
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def whole(rows: int, width: int, seed: int) -> Tensor:
-    return torch.randint(-127, 128, (rows, width), dtype=torch.int8, generator=seeded(seed))
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("rows", [1, 2, 7, 16, 17, 64])
-def test_both_roads_are_int64_arithmetic(rows: int, width: int) -> None:
-    x, weight = whole(rows, width, 1), whole(20, width, 2)
-    wide = x.long() @ weight.long().t()
-    assert torch.equal(ops.float_chunk_matmul(x, weight.float()).long(), wide)
-    if is_exact(ops.int8_matmul, torch.int8, CPU, [width]):
-        assert torch.equal(ops.int8_matmul(x, weight).long(), wide)
-
-
-@pytest.mark.parametrize("width", [1024, 1536, 5000])
-def test_the_portable_road_is_exact_at_the_largest_sums(width: int) -> None:
-    x = torch.full((3, width), 127, dtype=torch.int8)
-    weight = torch.full((2, width), -127.0)
-    assert (ops.float_chunk_matmul(x, weight) == -127 * 127 * width).all()
-
-
-def test_the_proof_accepts_the_portable_road_and_finds_saturation() -> None:
-    def saturating(x: Tensor, weight: Tensor) -> Tensor:
-        """As without VNNI: activations shifted to 0..255, pairs of products clipped to 16 bits, the shift taken back.
-        Each row still ignores the others."""
-        products = (x.long() + 128)[:, None, :] * weight.long()[None, :, :]  # [rows, out, in]
-        pairs = products[..., ::2] + products[..., 1::2]
-        return (pairs.clamp(-(2**15), 2**15 - 1).sum(-1) - 128 * weight.long().sum(-1)).int()
-
-    assert is_exact(ops.float_chunk_matmul, torch.float32, CPU, WIDTHS)
-    assert not is_exact(saturating, torch.int8, CPU, [64])
-
-
-def test_a_product_that_torch_lacks_is_not_exact() -> None:
-    def missing(x: Tensor, weight: Tensor) -> Tensor:
-        raise RuntimeError("not implemented for this device")
-
-    assert not is_exact(missing, torch.int8, CPU, [64])
 
 
 def test_quantised_rows_are_within_half_a_step() -> None:
@@ -65,6 +20,19 @@ def test_quantised_rows_are_within_half_a_step() -> None:
     assert values.dtype == torch.int8
     assert values.abs().amax(-1).eq(127).all()
     assert ((values * scale - x).abs() <= scale * 0.501).all()
+
+
+@pytest.mark.parametrize("width", [1, 64, 65, 300])
+def test_each_group_of_64_has_a_scale_of_its_own(width: int) -> None:
+    """As rows of 64 would be quantised; the last group is filled up with zeros."""
+    x = torch.randn(7, width, generator=seeded()) * torch.logspace(-3, 3, width)
+    values, scale = ops.quantize_groups(x)
+    assert values.shape == (7, -(-width // 64), 64)
+    assert not values.flatten(1)[:, width:].any()
+    for group, start in enumerate(range(0, width, 64)):
+        alone, its_scale = ops.quantize_rows(x[:, start : start + 64])
+        assert torch.equal(values[:, group, : alone.shape[1]], alone)
+        assert torch.equal(scale[:, group], its_scale[:, 0])
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
@@ -112,9 +80,10 @@ def test_powers_of_two_keep_to_their_limits() -> None:
     torch.testing.assert_close(got[:-1], torch.tensor([low, low, high, high, high, low]), rtol=3e-6, atol=0)
 
 
-def test_silu_is_that_of_torch() -> None:
+def test_gated_activations_are_those_of_torch() -> None:
     gate_up = torch.randn(30, 512, generator=seeded()) * 20
     torch.testing.assert_close(ops.silu_mul(gate_up), ops.float_silu_mul(gate_up), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ops.gelu_mul(gate_up), ops.float_gelu_mul(gate_up), rtol=1e-5, atol=1e-5)
 
 
 def test_rope_turns_pairs_of_halves() -> None:

@@ -23,8 +23,8 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def quantized(x: Tensor) -> Tensor:
-    values, scale = ops.quantize_rows(x)
-    return values * scale
+    values, scale = ops.quantize_groups(x)
+    return torch.cat((values.flatten(1), scale), dim=1)
 
 
 def quantized_heads(x: Tensor) -> Tensor:
@@ -40,17 +40,33 @@ def gated(x: Tensor) -> Tensor:
     return ops.silu_mul(torch.cat((x, x.flip(1)), dim=1))
 
 
+def gated_by_gelu(x: Tensor) -> Tensor:
+    return ops.gelu_mul(torch.cat((x, x.flip(1)), dim=1))
+
+
+def weight_for(x: Tensor) -> Tensor:
+    groups = -(-x.shape[1] // ops.GROUP)
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(-127, 128, (groups, 48, ops.GROUP), dtype=torch.int8, generator=generator)
+
+
 def multiplied(x: Tensor) -> Tensor:
-    weight = torch.randint(-127, 128, (48, x.shape[1]), dtype=torch.int8, generator=torch.Generator().manual_seed(2))
-    return ops.int8_matmul(ops.quantize_rows(x)[0], weight)
+    return ops.int8_group_matmul(*ops.quantize_groups(x), weight_for(x), drawn(48, seed=3))
 
 
-def multiplied_in_chunks(x: Tensor) -> Tensor:
-    weight = torch.randint(-127, 128, (48, x.shape[1]), generator=torch.Generator().manual_seed(2)).float()
-    return ops.float_chunk_matmul(ops.quantize_rows(x)[0], weight)
+def multiplied_in_floats(x: Tensor) -> Tensor:
+    return ops.float_group_matmul(*ops.quantize_groups(x), weight_for(x).float(), drawn(48, seed=3))
 
 
-OPERATIONS: list[Operation] = [quantized, quantized_heads, normalised, gated, multiplied, multiplied_in_chunks]
+OPERATIONS: list[Operation] = [
+    quantized,
+    quantized_heads,
+    normalised,
+    gated,
+    gated_by_gelu,
+    multiplied,
+    multiplied_in_floats,
+]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -80,6 +96,6 @@ def test_a_broken_row_stays_alone(value: float) -> None:
     broken = x.clone()
     broken[4, 17] = value
     others = [row for row in range(9) if row != 4]
-    for operation in (quantized, normalised, gated):
+    for operation in (quantized, normalised, gated, gated_by_gelu, multiplied):
         assert torch.equal(operation(broken)[others], operation(x)[others])
         assert not operation(broken)[4].isfinite().all()

@@ -99,8 +99,8 @@ def find_border(
 ):
     """The highest border whose ranks reach `wanted`, as a count or as a weight, by halving.
 
-    `low` reaches it, with `low_count` ranks; `high` does not, and is above all of them. The border lies between them and
-    is found as soon as a single rank does, which takes some twenty halvings of a usual row, and 64 at most.
+    `low` reaches it, with `low_count` ranks; `high` does not, and is above all of them. The border lies between them
+    and is found as soon as a single rank does, which takes some twenty halvings of a usual row, and 64 at most.
     """
     high_count = low_count * 0
     while low_count - high_count > 1:

@@ -33,7 +33,8 @@ def quantize_groups(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def in_groups(x: Tensor) -> Tensor:
     """[rows, width] -> [rows, groups, 64], the last group filled up with zeros."""
-    return functional.pad(x, (0, -x.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))
+    padded = functional.pad(x, (0, -x.shape[1] % GROUP))
+    return padded.view(len(x), padded.shape[1] // GROUP, GROUP)
 
 
 def quantize_heads(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

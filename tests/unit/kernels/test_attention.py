@@ -31,12 +31,28 @@ class Sequence:
     kv: Tensor  # int8 [keys, 2 * kv_heads, dim]
     kv_scale: Tensor  # [keys, 2 * kv_heads]
 
-    def attend(self, start: int, stop: int, keys: int) -> Tensor:
-        """Rows start:stop over the first `keys` keys.  # [rows, heads, dim]"""
+    def attend(self, start: int, stop: int, keys: int, window: int | None = None, begin: int = 0) -> Tensor:
+        """Rows start:stop over the keys begin:keys, of which each row sees `window`.  # [rows, heads, dim]"""
         last = torch.arange(start, stop).unsqueeze(0)
-        rows = slice(start, stop)
+        rows, seen = slice(start, stop), slice(begin, keys)
         return ops.attention(
-            self.query[None, rows], self.query_scale[None, rows], self.kv[None, :keys], self.kv_scale[None, :keys], last
+            self.query[None, rows],
+            self.query_scale[None, rows],
+            self.kv[None, seen],
+            self.kv_scale[None, seen],
+            last - begin,
+            None if window is None else (last - window + 1).clamp(min=0) - begin,
+        )[0]
+
+    def plain(self, window: int | None = None, score_scale: float | None = None) -> Tensor:
+        """Every row by the float twin.  # [rows, heads, dim]"""
+        last = torch.arange(len(self.query)).unsqueeze(0)
+        return ops.float_attention(
+            (self.query * self.query_scale.unsqueeze(-1))[None],
+            (self.kv * self.kv_scale.unsqueeze(-1))[None],
+            last,
+            None if window is None else (last - window + 1).clamp(min=0),
+            score_scale,
         )[0]
 
 
@@ -56,15 +72,19 @@ def padded(length: int) -> int:
 @pytest.mark.parametrize("heads", SHAPES)
 def test_it_is_softmax_attention_of_what_the_numbers_stand_for(heads: Heads) -> None:
     sequence = drawn(heads, 192)
-    last = torch.arange(192).unsqueeze(0)
-    plain = ops.float_attention(
-        (sequence.query * sequence.query_scale.unsqueeze(-1))[None],
-        (sequence.kv * sequence.kv_scale.unsqueeze(-1))[None],
-        last,
-    )[0]
-    exact = sequence.attend(0, 192, 192)
-    # What is left is the rounding of weights to 11 bits a chunk.
+    for window in (None, 1, 63, 64, 65, 150):
+        exact, plain = sequence.attend(0, 192, 192, window), sequence.plain(window)
+        # What is left is the rounding of weights to 11 bits a chunk.
+        assert ((exact - plain).norm() / plain.norm()).item() < 1e-3, f"window {window}"
+
+
+def test_scores_are_scaled_as_asked() -> None:
+    sequence = drawn(SHAPES[1], 64)
+    last = torch.arange(64).unsqueeze(0)
+    operands = (sequence.query[None], sequence.query_scale[None], sequence.kv[None], sequence.kv_scale[None])
+    exact, plain = ops.attention(*operands, last, None, 0.05)[0], sequence.plain(score_scale=0.05)
     assert ((exact - plain).norm() / plain.norm()).item() < 1e-3
+    assert ((exact - sequence.plain()).norm() / plain.norm()).item() > 1e-2
 
 
 def test_the_float_twin_is_the_textbook() -> None:
@@ -76,6 +96,16 @@ def test_the_float_twin_is_the_textbook() -> None:
         torch.testing.assert_close(got[0, row, head], weights @ value)
 
 
+def test_the_float_twin_sees_its_window_only() -> None:
+    q, kv = torch.randn(1, 9, 4, 8), torch.randn(1, 9, 4, 8)
+    last = torch.arange(9).unsqueeze(0)
+    got = ops.float_attention(q, kv, last, (last - 2).clamp(min=0))
+    for row in range(9):
+        first = max(0, row - 2)
+        alone = ops.float_attention(q[:, row : row + 1], kv[:, first : row + 1], torch.tensor([[row - first]]))
+        torch.testing.assert_close(got[:, row], alone[:, 0])
+
+
 @pytest.mark.parametrize("heads", SHAPES)
 def test_any_cut_of_a_prefill_gives_the_same_bits(heads: Heads) -> None:
     sequence = drawn(heads, 256)
@@ -85,6 +115,28 @@ def test_any_cut_of_a_prefill_gives_the_same_bits(heads: Heads) -> None:
             sequence.attend(start, min(start + cut, 256), padded(min(start + cut, 256))) for start in range(0, 256, cut)
         ]
         assert torch.equal(torch.cat(pieces), whole), f"chunks of {cut}"
+
+
+@pytest.mark.parametrize("window", [1, 50, 64, 130])
+def test_any_cut_gives_the_same_bits_under_a_window(window: int) -> None:
+    """And so does leaving out the whole chunks before it."""
+    sequence = drawn(SHAPES[1], 256)
+    whole = sequence.attend(0, 256, 256, window)
+    for cut in (1, 37, 64, 200):
+        for start in range(0, 256, cut):
+            stop = min(start + cut, 256)
+            begin = max(0, start - window + 1) // ops.KEY_CHUNK * ops.KEY_CHUNK
+            assert torch.equal(sequence.attend(start, stop, padded(stop), window), whole[start:stop])
+            assert torch.equal(sequence.attend(start, stop, padded(stop), window, begin), whole[start:stop])
+
+
+def test_what_stands_before_the_window_does_not_matter() -> None:
+    sequence = drawn(SHAPES[0], 256)
+    before = sequence.attend(190, 200, 256, 40)
+    sequence.kv[:151] = 127
+    sequence.kv_scale[:151] = 1e3
+    assert torch.equal(sequence.attend(190, 200, 256, 40), before)
+    assert not torch.equal(sequence.attend(190, 200, 256, 41), before)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

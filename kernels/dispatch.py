@@ -9,7 +9,24 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
 
-from kernels.reference import activation, attention, float_twins, integer_matmul, kv_cache, norm, quantize, rope
+from kernels.reference import (
+    activation,
+    attention,
+    embedding,
+    float_twins,
+    fused_activation,
+    fused_kv_write,
+    fused_norm,
+    grouping,
+    integer_matmul,
+    kv_cache,
+    norm,
+    paged_attention,
+    quantize,
+    rope,
+    sampling,
+    scaled_matmul,
+)
 
 Kernel: TypeAlias = Callable[..., Any]
 
@@ -26,6 +43,18 @@ REFERENCE: Final[dict[str, Kernel]] = {
     "write_pages": kv_cache.write_pages,
     "gather_pages": kv_cache.gather_pages,
     "attention": attention.attention,
+    "paged_attention": paged_attention.paged_attention,
+    "write_kv": fused_kv_write.write_kv,
+    "qk_norm_rope_write_kv": fused_kv_write.qk_norm_rope_write_kv,
+    "quantize_by_group": grouping.quantize_by_group,
+    "add_rms_norm": fused_norm.add_rms_norm,
+    "add_rms_norm_quantize": fused_norm.add_rms_norm_quantize,
+    "gated": fused_activation.gated,
+    "gated_quantize": fused_activation.gated_quantize,
+    "scaled_int8_matmul": scaled_matmul.scaled_int8_matmul,
+    "float_matmul": scaled_matmul.float_matmul,
+    "embed": embedding.embed,
+    "sample": sampling.sample,
     "float_rms_norm": float_twins.float_rms_norm,
     "float_silu_mul": float_twins.float_silu_mul,
     "float_gelu_mul": float_twins.float_gelu_mul,
@@ -33,7 +62,20 @@ REFERENCE: Final[dict[str, Kernel]] = {
 }
 
 # Triton kernels by name, as "module:function": their modules are loaded when first used, since only a GPU needs them.
-GPU: Final[dict[str, str]] = {}
+GPU: Final[dict[str, str]] = {
+    "quantize_by_group": "kernels.gpu.quantize:quantize_by_group",
+    "add_rms_norm": "kernels.gpu.norm:add_rms_norm",
+    "add_rms_norm_quantize": "kernels.gpu.norm:add_rms_norm_quantize",
+    "gated": "kernels.gpu.activation:gated",
+    "gated_quantize": "kernels.gpu.activation:gated_quantize",
+    "scaled_int8_matmul": "kernels.gpu.int8_matmul:scaled_int8_matmul",
+    "float_matmul": "kernels.gpu.bf16_matmul:float_matmul",
+    "embed": "kernels.gpu.embedding:embed",
+    "sample": "kernels.gpu.sampler:sample",
+    "paged_attention": "kernels.gpu.attention:paged_attention",
+    "write_kv": "kernels.gpu.kv_cache:write_kv",
+    "qk_norm_rope_write_kv": "kernels.gpu.rope:qk_norm_rope_write_kv",
+}
 
 # Plain torch runs on every device. A faster kernel replaces its line in the table of its kind.
 TABLES: Final[dict[str, dict[str, str]]] = {"cpu": {}, "cuda": GPU}

@@ -2,12 +2,16 @@
 log lines of this process go."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from tests.e2e.fleet import Fleet, running
+
+# Before any test module brings triton along (transformers does): it decides at import what its interpreter runs.
+os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

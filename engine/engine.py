@@ -11,6 +11,7 @@ from engine.loaders import ModelDescription
 from engine.loading import LoadedModel, load_model
 from engine.request import Completion, Request, RequestOutput, Resume, SamplingParams, Snapshot
 from engine.runner import Runner
+from engine.sampler import available_cores, host_sampler
 from engine.scheduler import Limits, SchedulePlan, Scheduler
 
 _STUCK_S = 30.0
@@ -74,7 +75,8 @@ class Engine:
         self._pool = BlockPool(self._loaded.num_pages)
         limits = Limits(config.max_batched_tokens, config.max_batched_keys, config.max_num_seqs, config.page_size)
         self._scheduler = Scheduler(limits, self._pool)
-        self._runner = Runner(self._loaded.model, config.page_size)
+        sampler = host_sampler(self._loaded.model.vocab_size, config.threads or available_cores())
+        self._runner = Runner(self._loaded.model, config.page_size, sampler)
         self._arrivals = 0
         self._draining = False
         self._stepped_at: float | None = None

@@ -1,23 +1,22 @@
-"""How likely the model holds a token to be, from one row of logits; knows neither sampling nor neighbours.
+"""How likely the model holds a token to be, from rows of logits; knows neither sampling nor neighbours.
 
 Like every sum of the exact engine, the one over the vocabulary is a sum of whole numbers: weights relative to the most
 probable token on a grid of 2^-40. So it has no order, and the error of the logarithm stays below 5e-8 for a vocabulary
 of 2^16. Results are rounded to float32, the one precision in which they then travel and are kept.
 """
 
-import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.noise import Floats, Ids
+from engine.elementary import GRID, Counts, Floats, log, weights
 
 MOST_ALTERNATIVES: Final = 20
 # What a token has at least, so that no row of logits leads to an infinity, which JSON cannot say.
 LOWEST: Final = -9999.0
-_GRID: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +33,26 @@ def explain(logits: NDArray[np.float32], token_id: int, alternatives: int) -> To
     logprob(t) = logit(t) - max - log(sum over u of exp(logit(u) - max))
     """
     scores = logits.astype(np.float64)
-    top = best(scores, min(alternatives, len(scores))) if alternatives else ()
-    scores -= scores.max()
-    weights = np.exp(scores)
-    weights *= _GRID
-    divisor = math.log(int(np.rint(weights, out=weights).astype(np.int64).sum()) / _GRID)
-    named = ((int(each), _rounded(scores[each] - divisor)) for each in top)
-    return TokenLogprobs(_rounded(scores[token_id] - divisor), tuple(named))
+    top = best(scores, min(alternatives, len(scores))) if alternatives else np.empty(0, dtype=np.int64)
+    gaps = scores - scores.max()
+    named = np.concatenate(([token_id], top)).astype(np.int64)
+    return entries(weights(gaps).sum(keepdims=True), gaps[None, named], named[None], [alternatives])[0]
 
 
-def best(scores: Floats, count: int) -> Ids:
+def entries(masses: Counts, gaps: Floats, token_ids: Counts, alternatives: Sequence[int]) -> list[TokenLogprobs]:
+    """One entry for each row, from the sum of its weights [rows] and the tokens to name, the one in question first
+    [rows, 1 + tokens], with the distances of their logits to the row's largest. `alternatives`: how many to keep."""
+    divisors = log(masses.astype(np.float64) / GRID)
+    values = np.maximum(gaps - divisors[:, None], LOWEST).astype(np.float32).tolist()
+    rows: Iterable[tuple[list[int], list[float], int]] = zip(token_ids.tolist(), values, alternatives, strict=True)
+    return [
+        TokenLogprobs(own[0], tuple(zip(ids[1 : count + 1], own[1 : count + 1], strict=True)))
+        for ids, own, count in rows
+    ]
+
+
+def best(scores: Floats, count: int) -> Counts:
     """The `count` highest scores, best first, equal ones by id."""
     threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
     ids = np.flatnonzero(scores >= threshold)
     return ids[np.argsort(-scores[ids], kind="stable")][:count]
-
-
-def _rounded(value: float) -> float:
-    return float(np.float32(max(value, LOWEST)))

@@ -9,6 +9,9 @@ from engine.errors import EngineRequestError
 from engine.logprobs import MOST_ALTERNATIVES, TokenLogprobs
 
 _MAX_SEED: Final = 1 << 64
+# Looked through at every token.
+_MOST_BAD_WORDS: Final = 1024
+_LONGEST_BAD_WORD: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,9 @@ class SamplingParams:
     Penalties count tokens of the output (`frequency`, `presence`) or of prompt and output (`repetition`). `choice`
     is a part of the noise's key, so that choices of one seed differ. `stop_token_ids` end the request like the model's
     own end tokens, which `ignore_eos` switches off; the ending token is part of the output.
+
+    `bad_words` are runs of tokens that shall not come about: where prompt and output end in all of one but its last token,
+    that token is barred. Biases are added before penalties.
 
     `logprobs` and `prompt_logprobs` ask for the log probabilities of output and prompt tokens, with so many
     alternatives (0: none, None: nothing asked). They are the model's own, before bias, penalties and temperature.
@@ -41,6 +47,7 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     grammar: str | None = None
+    bad_words: tuple[tuple[int, ...], ...] = ()
 
     def check(self, vocab_size: int) -> None:
         """Raises EngineRequestError naming the first value that cannot be."""
@@ -64,6 +71,11 @@ class SamplingParams:
         for token_id, bias in self.logit_bias.items():
             _within("a token id of logit_bias", token_id, 0, vocab_size - 1)
             _within("a logit bias", bias, -1e4, 1e4)
+        _within("the number of bad_words", len(self.bad_words), 0, _MOST_BAD_WORDS)
+        for word in self.bad_words:
+            _within("the length of one of bad_words", len(word), 1, _LONGEST_BAD_WORD)
+            for token_id in word:
+                _within("a token id of bad_words", token_id, 0, vocab_size - 1)
         if self.grammar is not None:
             raise EngineRequestError("grammar is not supported by this engine yet; leave it out")
 

@@ -1,0 +1,107 @@
+"""What sampling remembers of one request between steps; knows ids and parameters, no logits.
+
+All of it follows from the request's ids and parameters, so it is built anew, and the same, wherever a request goes on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from engine.noise import stream_key
+from engine.request import Request
+from engine.sampler import smallest_gap
+
+
+class TokenCounts:
+    """How often the output has each token, those of the prompt among them where they matter. Grows with the ids."""
+
+    def __init__(self, request: Request, *, with_prompt: bool) -> None:
+        self.token_ids: list[int] = [*dict.fromkeys(request.ids[: request.prompt_length])] if with_prompt else []
+        self.counts: list[float] = [0.0] * len(self.token_ids)
+        self._places = {token_id: place for place, token_id in enumerate(self.token_ids)}
+        self._counted = request.prompt_length
+
+    def count(self, ids: Sequence[int]) -> None:
+        """Catch up with the ids of the request."""
+        for token_id in ids[self._counted :]:
+            place = self._places.setdefault(token_id, len(self.token_ids))
+            if place == len(self.token_ids):
+                self.token_ids.append(token_id)
+                self.counts.append(0.0)
+            self.counts[place] += 1.0
+        self._counted = len(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Of one row: ids with the amounts that belong to them, in three runs.
+
+    | biases ... | seen tokens with their counts ... | barred tokens ... |
+    0            biases                              seen                len(token_ids)
+    """
+
+    token_ids: list[int]
+    amounts: list[float]
+    biases: int
+    seen: int
+
+
+NO_EDITS: Final = Edits([], [], 0, 0)
+
+
+class RowState:
+    """`parameters` are in the order that the compiled sampler takes; `key` names the noise."""
+
+    def __init__(self, request: Request, vocab_size: int) -> None:
+        params = request.params
+        self.request = request
+        self.parameters = (
+            params.temperature,
+            float(min(params.top_k, vocab_size)),
+            params.top_p,
+            smallest_gap(params.min_p),
+            params.repetition_penalty,
+            params.frequency_penalty,
+            params.presence_penalty,
+        )
+        self.key = stream_key(params.seed, params.choice)
+        self._biases = [*params.logit_bias.keys()], [float(bias) for bias in params.logit_bias.values()]
+        repeats = params.repetition_penalty != 1.0
+        counts = repeats or params.frequency_penalty or params.presence_penalty
+        self._counts = TokenCounts(request, with_prompt=repeats) if counts else None
+        self._words = _by_last_but_one(params.bad_words)
+        self._barred = [word[0] for word in params.bad_words if len(word) == 1]
+        # A file may name an end that the model cannot say; it needs no barring.
+        self._ends = [token_id for token_id in request.end_ids if token_id < vocab_size]
+        self._edits = bool(params.logit_bias or counts or params.bad_words)
+
+    def edits(self) -> Edits:
+        """For the next token of the request."""
+        request = self.request
+        early = request.output_length < request.params.min_tokens
+        if not (self._edits or early):
+            return NO_EDITS
+        ids, amounts = self._biases[0].copy(), self._biases[1].copy()
+        biases = len(ids)
+        if self._counts is not None:
+            self._counts.count(request.ids)
+            ids += self._counts.token_ids
+            amounts += self._counts.counts
+        seen = len(ids)
+        ids += self._barred
+        for start, last in self._words.get(request.ids[-1], ()):
+            if request.ids[len(request.ids) - len(start) :] == start:
+                ids.append(last)
+        if early:
+            ids += self._ends
+        amounts += [0.0] * (len(ids) - seen)
+        return Edits(ids, amounts, biases, seen)
+
+
+def _by_last_but_one(words: Sequence[Sequence[int]]) -> dict[int, list[tuple[list[int], int]]]:
+    """Bad words of two tokens or more, as their beginning and their last token, by the last token of the beginning."""
+    found: dict[int, list[tuple[list[int], int]]] = {}
+    for word in words:
+        if len(word) > 1:
+            found.setdefault(word[-2], []).append(([*word[:-1]], word[-1]))
+    return found

@@ -1,4 +1,4 @@
-"""Who owns which page of the KV cache; knows page numbers and counts, no requests and no tensors."""
+"""Who owns which page of the KV cache; knows page numbers and counts, no requests, no contents and no tensors."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ NULL_PAGE = 0
 
 
 class BlockPool:
-    """Pages 1 to `count` (page 0 is nobody's). A page may have several owners, which is what a prefix cache needs."""
+    """Pages 1 to `count` (page 0 is nobody's). A page may have several owners: requests, and the cache."""
 
     def __init__(self, count: int) -> None:
         assert count >= 1
@@ -19,6 +19,9 @@ class BlockPool:
     @property
     def free_count(self) -> int:
         return len(self._free)
+
+    def owners(self, page: int) -> int:
+        return self._owners[page]
 
     def can_allocate(self, count: int) -> bool:
         return count <= len(self._free)
@@ -31,6 +34,12 @@ class BlockPool:
             self._owners[page] = 1
         return pages
 
+    def share(self, pages: Iterable[int]) -> None:
+        """One owner more for each; a page that nobody owns cannot be shared."""
+        for page in pages:
+            assert self._owners[page] > 0, f"page {page} is nobody's"
+            self._owners[page] += 1
+
     def release(self, pages: Iterable[int]) -> None:
         """One owner less for each; a page without owners is free again."""
         for page in pages:
@@ -40,7 +49,7 @@ class BlockPool:
                 self._free.append(page)
 
     def check_integrity(self, owned: Iterable[Iterable[int]]) -> None:
-        """`owned` are the pages of each request. Every page is free or owned as often as it is counted."""
+        """`owned` are the pages of each owner. Every page is free or owned as often as it is counted."""
         counts = [0] * len(self._owners)
         for pages in owned:
             for page in pages:

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.block_pool import BlockPool
 from engine.config import EngineConfig
 from engine.errors import EngineRequestError, EngineStepError
 from engine.loaders import ModelDescription
 from engine.loading import LoadedModel, load_model
-from engine.request import Completion, Request, RequestOutput, Resume, SamplingParams, Snapshot
+from engine.prefix_cache import PrefixCache
+from engine.request import Completion, Request, RequestOutput, Resume, SamplingParams, Snapshot, due_at
 from engine.runner import Runner
 from engine.sampler import available_cores, host_sampler
-from engine.scheduler import Limits, SchedulePlan, Scheduler
+from engine.scheduler import SchedulePlan, Scheduler, StepResult
+from engine.step_room import StepLimits
+from engine.step_sizer import StepSizer
 
 _STUCK_S = 30.0
 
@@ -20,7 +23,8 @@ _STUCK_S = 30.0
 @dataclass(frozen=True, slots=True)
 class StepStats:
     """One step. `decode_rows` computed the next token behind the prompt; all other rows count as prefill. `scheduled`
-    had a share of it. `cached_tokens` counts prompt tokens found in a prefix cache, which there is not yet."""
+    had a share of it. `cached_tokens` of prompts were found in the prefix cache by requests that first ran now.
+    `pages_used` are held by requests; `pages_cached` by the prefix cache alone, until somebody needs the room."""
 
     seconds: float
     prefill_tokens: int
@@ -31,8 +35,9 @@ class StepStats:
     waiting: int
     pages: int
     pages_used: int
+    pages_cached: int
     scheduled: tuple[str, ...]
-    cached_tokens: int = 0
+    cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,13 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """KV cache in tokens, whole and not in any page of a running request, and how many more requests may be added
-    without waiting for another to end. Requests that wait hold no pages yet, and running ones will want more."""
+    """KV cache in tokens, and how many more requests may be added without waiting for another to end.
+
+    free = (pages that no request holds, those of the prefix cache included
+            - pages that running requests still need for the tokens they know) x page size
+
+    What running ones will yet generate, and all that waiting ones will want, is not taken off.
+    """
 
     total_tokens: int
     free_tokens: int
@@ -53,32 +63,43 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`step_age_s` is the time since the last step ended, None before the first. `stuck` have waited 30 s or longer
-    since they were last computed."""
+    """`step_age_s` is the time since the last step ended, None before the first; `step_running_s` since the one began
+    that is under way, None between steps. `stuck` have waited 30 s or longer since they were last computed."""
 
     step_age_s: float | None
+    step_running_s: float | None
     running: int
     waiting: int
     stuck: tuple[str, ...]
 
 
 class Engine:
-    """Call `add_request` and `step` from one thread.
+    """Call everything but `health` from one thread.
 
-    Loading raises ModelFileError or EngineConfigError. `clock` gives monotonic seconds.
+    Loading raises ModelFileError or EngineConfigError. `clock` gives monotonic seconds. `loaded` is a model that was
+    loaded before with the same page size, and that no other engine uses any more; of its pages, as many as the config
+    asks for are used.
     """
 
-    def __init__(self, config: EngineConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, config: EngineConfig, clock: Callable[[], float] = time.monotonic, *, loaded: LoadedModel | None = None
+    ) -> None:
         self._clock = clock
         self._config = config
-        self._loaded: LoadedModel = load_model(config)
-        self._pool = BlockPool(self._loaded.num_pages)
-        limits = Limits(config.max_batched_tokens, config.max_batched_keys, config.max_num_seqs, config.page_size)
-        self._scheduler = Scheduler(limits, self._pool)
+        self._loaded = loaded or load_model(config)
+        self._num_pages = min(self._loaded.num_pages, config.num_pages or self._loaded.num_pages)
+        self._cache = PrefixCache(BlockPool(self._num_pages), enabled=config.prefix_cache)
+        self._scheduler = Scheduler(self._cache, self._num_pages, config.page_size, config.max_num_seqs)
         sampler = host_sampler(self._loaded.model.vocab_size, config.threads or available_cores())
         self._runner = Runner(self._loaded.model, config.page_size, sampler)
+        self._sizer = (
+            None
+            if config.step_seconds is None
+            else StepSizer(config.step_seconds, config.max_batched_tokens, config.page_size)
+        )
         self._arrivals = 0
         self._draining = False
+        self._began_at: float | None = None
         self._stepped_at: float | None = None
         self._touched: dict[str, float] = {}
         self.stats: StepStats | None = None
@@ -97,7 +118,7 @@ class Engine:
     @property
     def max_context(self) -> int:
         """The most tokens of prompt and output together."""
-        return min(self._loaded.max_context, self._loaded.num_pages * self._config.page_size)
+        return min(self._loaded.max_context, self._num_pages * self._config.page_size)
 
     @property
     def has_unfinished(self) -> bool:
@@ -111,8 +132,10 @@ class Engine:
         resume: Resume | None = None,
         *,
         priority: int = 0,
+        deadline: float | None = None,
     ) -> None:
-        """Take a request; lower `priority` first, then in order of arrival.
+        """Take a request. Lower `priority` first, then by arrival, unless `deadline` (seconds of the clock) is near;
+        `due_at` has the rule. A deadline moves a request forward; that it has passed is for the caller to notice.
 
         Raises EngineRequestError (`invalid_request`, `context_length_exceeded`, `draining`); nothing was taken then.
         """
@@ -120,21 +143,23 @@ class Engine:
         ids = [*prompt_ids, *(resume.token_ids if resume else ())]
         own_ends = () if params.ignore_eos else self._loaded.description.eos_ids
         ends = frozenset((*own_ends, *params.stop_token_ids))
-        request = Request(request_id, params, ids, len(prompt_ids), priority, self._arrivals, ends)
+        now = self._clock()
+        due = due_at(now, priority, deadline)
+        request = Request(request_id, params, ids, len(prompt_ids), due, self._arrivals, ends)
         self._arrivals += 1
         self._scheduler.add(request)
-        self._touched[request_id] = self._clock()
+        self._touched[request_id] = now
 
     def step(self) -> StepOutput:
         """Compute one batch. Raises EngineStepError when the step as a whole failed: no request advanced, and the
         engine is not to be used again."""
-        began = self._clock()
-        plan = self._scheduler.schedule()
+        began = self._began_at = self._clock()
         try:
-            result = self._runner.execute(plan)
-        except (RuntimeError, MemoryError) as error:
-            raise EngineStepError(f"the step failed: {error}") from error
-        outputs = self._scheduler.update(plan, result)
+            plan = self._scheduler.schedule(self._limits())
+            result = self._execute(plan)
+            outputs = self._scheduler.update(plan, result)
+        finally:
+            self._began_at = None
         self._note(plan, outputs, began)
         assert self.stats is not None
         return StepOutput(outputs, self.stats)
@@ -161,7 +186,7 @@ class Engine:
         """What is free at this moment, between two steps."""
         size, taken = self._config.page_size, self._scheduler.running + self._scheduler.waiting
         free_seqs = max(0, self._config.max_num_seqs - taken)
-        return Budget(self._pool.count * size, self._pool.free_count * size, free_seqs)
+        return Budget(self._num_pages * size, self._scheduler.spare_pages * size, free_seqs)
 
     def would_fit(self, tokens: int) -> bool:
         """Whether `add_request` would take so many tokens of prompt and output together. Now or later: if the cache is
@@ -169,15 +194,21 @@ class Engine:
         return tokens <= self.max_context
 
     def health(self) -> Health:
-        now = self._clock()
-        stuck = tuple(name for name, at in self._touched.items() if now - at >= _STUCK_S)
-        age = None if self._stepped_at is None else now - self._stepped_at
-        return Health(age, self._scheduler.running, self._scheduler.waiting, stuck)
+        """May be asked from another thread too, while a step is under way."""
+        now, stepped, began = self._clock(), self._stepped_at, self._began_at
+        return Health(
+            step_age_s=None if stepped is None else now - stepped,
+            step_running_s=None if began is None else now - began,
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
+            stuck=tuple(name for name, at in tuple(self._touched.items()) if now - at >= _STUCK_S),
+        )
 
     def check_integrity(self) -> None:
-        """AssertionError when pages or requests are not all accounted for."""
+        """AssertionError when pages or requests are not all accounted for; an idle engine's pages are all to be had."""
         self._scheduler.check_integrity()
         assert self._touched.keys() == {request.id for request in self._scheduler}
+        assert self.has_unfinished or self._cache.available == self._num_pages
 
     def generate(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams]
@@ -220,6 +251,21 @@ class Engine:
                 code="context_length_exceeded",
             )
 
+    def _execute(self, plan: SchedulePlan) -> StepResult:
+        try:
+            return self._runner.execute(plan)
+        except (RuntimeError, MemoryError) as error:
+            raise EngineStepError(f"the step failed: {error}") from error
+
+    def _limits(self) -> StepLimits:
+        """What the next step may take: as much as its time allows, and a page of rows beside a row for all that run."""
+        config = self._config
+        if self._sizer is None:
+            return StepLimits(config.max_batched_tokens, config.max_batched_keys)
+        limits = self._sizer.limits()
+        rows = max(limits.rows, self._scheduler.running + config.page_size)
+        return replace(limits, rows=min(rows, config.max_batched_tokens))
+
     def _note(self, plan: SchedulePlan, outputs: tuple[RequestOutput, ...], began: float) -> None:
         now = self._clock()
         scheduled = tuple(chunk.request.id for chunk in plan.chunks)
@@ -229,18 +275,23 @@ class Engine:
             if output.finish_reason or output.error:
                 self._touched.pop(output.request_id, None)
         decode_rows = sum(chunk.decodes for chunk in plan.chunks)
+        rows = sum(chunk.length for chunk in plan.chunks)
+        if self._sizer and rows:
+            self._sizer.observe(rows, sum(chunk.work for chunk in plan.chunks), now - began)
         self._stepped_at = now
         self.stats = StepStats(
             seconds=now - began,
-            prefill_tokens=sum(chunk.length for chunk in plan.chunks) - decode_rows,
+            prefill_tokens=rows - decode_rows,
             decode_rows=decode_rows,
             sampled_tokens=sum(len(output.token_ids) for output in outputs),
             preemptions=plan.preempted,
             running=self._scheduler.running,
             waiting=self._scheduler.waiting,
-            pages=self._pool.count,
-            pages_used=self._pool.count - self._pool.free_count,
+            pages=self._num_pages,
+            pages_used=self._num_pages - self._cache.available,
+            pages_cached=self._cache.idle,
             scheduled=scheduled,
+            cached_tokens=plan.cached_tokens,
         )
 
 

@@ -12,6 +12,7 @@ _MAX_SEED: Final = 1 << 64
 # Looked through at every token.
 _MOST_BAD_WORDS: Final = 1024
 _LONGEST_BAD_WORD: Final = 256
+_PATIENCE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class RequestOutput:
     `finish_reason` is "stop" (an end or stop token, the last of `token_ids`) or "length". Where they were asked for,
     `logprobs` has one entry for each id, and the output of offset 0 has `prompt_logprobs`: one for each prompt token,
     None for the first, which nothing predicts. A request that resumes with tokens has shown its prompt's before.
+    `cached_tokens` of the prompt were found in the prefix cache; every output of a request says so.
     """
 
     request_id: str
@@ -117,6 +119,7 @@ class RequestOutput:
     finish_reason: str | None = None
     error: RequestFailure | None = None
     prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,25 +140,42 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
 
 
+def due_at(arrived: float, priority: int, deadline: float | None) -> float:
+    """When a request's patience or its deadline runs out, in the seconds of the clock: whoever is due first goes first.
+
+    Each class is 60 s more patient than the one before it. So a lower class gives way to a higher one, but only to what
+    arrives within that time, and nobody waits for ever; within a class arrival decides, and before it a deadline that
+    is less than 60 s away.
+    """
+    until = arrived if deadline is None else min(arrived, deadline - _PATIENCE_S)
+    return until + priority * _PATIENCE_S
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """A request on its way. Owned by the scheduler.
 
     ids       | prompt ................ | output ......... |
     computed  | keys and values in pages ....... |  the rest is to be computed
+    settled   | full pages, given to the cache .. |
 
-    `explained` are log probabilities of prompt tokens 1, 2 ...; a preemption does not forget them.
+    `explained` are log probabilities of prompt tokens 1, 2 ...; a preemption does not forget them. `chain` names full
+    pages of `ids` for the prefix cache, as many as have been needed so far; `settled` counts pages. `cached_tokens` of
+    the prompt were found there when the request ran first, None before.
     """
 
     id: str
     params: SamplingParams
     ids: list[int]
     prompt_length: int
-    priority: int
+    due: float
     arrival: int
     end_ids: frozenset[int]
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+    settled: int = 0
+    chain: list[bytes] = field(default_factory=list)
+    cached_tokens: int | None = None
     explained: list[TokenLogprobs] = field(default_factory=list)
 
     @property
@@ -163,9 +183,18 @@ class Request:
         return len(self.ids) - self.prompt_length
 
     @property
-    def order(self) -> tuple[int, int]:
+    def order(self) -> tuple[float, int]:
         """Whose turn it is: lower first."""
-        return self.priority, self.arrival
+        return self.due, self.arrival
+
+    @property
+    def reusable(self) -> int:
+        """How many tokens from the start need no computing if their keys and values are there already.
+
+        Never the last one, whose row gives the next token, and none whose row is still to explain the token behind it.
+        """
+        explains = self.params.prompt_logprobs is not None and not self.output_length
+        return min(len(self.ids) - 1, len(self.explained) if explains else len(self.ids))
 
     def token_ids(self, start: int, end: int) -> Sequence[int]:
         """Ids of positions `start` to `end`, prompt and output alike."""

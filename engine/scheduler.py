@@ -1,34 +1,21 @@
 """Decides which rows the next step computes, and what its tokens mean; holds no tensor and does no arithmetic on them.
 
-One token budget and no phases: running requests first, in the order in which they were admitted, then waiting ones by
-priority and arrival. A decode row and a row of a chunked prefill cost the same.
+One token budget and no phases: running requests first, in the order in which they were admitted and each with a row at
+least, then waiting ones in the order in which they are due. A decode row and a row of a chunked prefill cost the same.
 """
 
 import bisect
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from engine.block_pool import BlockPool
 from engine.logprobs import TokenLogprobs
+from engine.prefix_cache import PrefixCache, extend_chain
 from engine.request import Request, RequestFailure, RequestOutput
+from engine.step_room import StepLimits, StepRoom
 
 # Pages kept free at admission, as a part of all: room for those already running to grow before anybody is preempted.
 _WATERMARK: Final = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Of one step: rows, rows times the positions that each sees, and requests that may run at once.
-
-    The second bound keeps a step late in a long prompt as short as an early one: attention grows with both.
-    """
-
-    max_batched_tokens: int
-    max_batched_keys: int
-    max_num_seqs: int
-    page_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +36,24 @@ class ScheduledChunk:
         return self.end - self.start
 
     @property
+    def work(self) -> int:
+        """Rows times the last position that they see: what attention costs."""
+        return self.length * self.end
+
+    @property
     def decodes(self) -> bool:
         return self.length == 1 and self.samples and self.start >= self.request.prompt_length
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulePlan:
-    """One step. `ended` are requests that had ended before they were computed: resumed with their whole output."""
+    """One step. `ended` are requests that had ended before they were computed: resumed with their whole output.
+    `cached_tokens` of prompts were found in the prefix cache by requests that run for the first time."""
 
     chunks: tuple[ScheduledChunk, ...]
     preempted: int
     ended: tuple[Request, ...]
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +70,13 @@ class StepResult:
 
 
 class Scheduler:
-    """Owns every request from `add` to its end, and their pages."""
+    """Owns every request from `add` to its end, and their pages. `num_pages` is how many pages there are in all."""
 
-    def __init__(self, limits: Limits, pool: BlockPool) -> None:
-        self._limits = limits
-        self._pool = pool
-        self._watermark = int(pool.count * _WATERMARK)
+    def __init__(self, cache: PrefixCache, num_pages: int, page_size: int, max_num_seqs: int) -> None:
+        self._cache = cache
+        self._page_size = page_size
+        self._max_num_seqs = max_num_seqs
+        self._watermark = int(num_pages * _WATERMARK)
         self._requests: dict[str, Request] = {}
         self._running: list[Request] = []  # in order of admission: the last is the youngest
         self._waiting: list[Request] = []  # in order of turn
@@ -94,6 +89,13 @@ class Scheduler:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def spare_pages(self) -> int:
+        """Pages that no request holds, less those that running ones will need for tokens they know already. Pages that
+        only the prefix cache holds are spare; waiting requests have been promised none."""
+        promised = sum(self._missing(request, len(request.ids)) for request in self._running)
+        return max(0, self._cache.available - promised)
+
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._requests
 
@@ -104,7 +106,7 @@ class Scheduler:
         return self._requests.get(request_id)
 
     def pages_for(self, tokens: int) -> int:
-        return -(-tokens // self._limits.page_size)
+        return -(-tokens // self._page_size)
 
     def add(self, request: Request) -> None:
         self._requests[request.id] = request
@@ -119,25 +121,17 @@ class Scheduler:
         self._free(request)
         return True
 
-    def schedule(self) -> SchedulePlan:
+    def schedule(self, limits: StepLimits) -> SchedulePlan:
         ended = tuple(request for request in self._waiting if request.finish_reason())
         for request in ended:
             self.remove(request.id)
-        chunks: list[ScheduledChunk] = []
-        preempted = position = 0
-        while position < len(self._running):
-            request = self._running[position]
-            position += 1
-            if rows := self._rows(request, chunks):
-                end = request.computed + rows
-                preempted += self._make_room(request, end)
-                if position <= len(self._running):  # it did not have to give way itself
-                    chunks.append(self._take(request, end))
-        while not preempted and self._may_admit() and (rows := self._rows(self._waiting[0], chunks)):
-            request = self._waiting.pop(0)
-            self._running.append(request)
-            chunks.append(self._take(request, rows))
-        return SchedulePlan(tuple(chunks), preempted, ended)
+        room = StepRoom(limits, self._page_size)
+        chunks, preempted = self._go_on(room)
+        cached = 0
+        while not preempted and (admitted := self._admit(room, chunks)):
+            chunks.append(self._take(admitted, room, room.rows(admitted.computed, self._to_do(admitted))))
+            cached += self._note_cached(admitted)
+        return SchedulePlan(tuple(chunks), preempted, ended, cached)
 
     def update(self, plan: SchedulePlan, result: StepResult) -> tuple[RequestOutput, ...]:
         """Advance every request of the plan. One that was removed meanwhile is left alone."""
@@ -149,12 +143,13 @@ class Scheduler:
             request = chunk.request
             if self._requests.get(request.id) is not request:
                 continue
+            if failure := result.failures.get(request.id):
+                outputs.append(self._fail(request, failure))
+                continue
             request.computed = chunk.end
             request.explained += result.explained.get(request.id, ())
-            if failure := result.failures.get(request.id):
-                outputs.append(RequestOutput(request.id, request.output_length, (), error=failure))
-                self.remove(request.id)
-            elif chunk.samples:
+            self._settle(request)
+            if chunk.samples:
                 token_ids = (result.tokens[request.id],)
                 outputs.append(self._advance(request, token_ids, result.logprobs.get(request.id, ())))
             elif request.finish_reason():
@@ -163,11 +158,97 @@ class Scheduler:
 
     def check_integrity(self) -> None:
         """Every page is accounted for, and every request stands in exactly one place."""
-        self._pool.check_integrity(request.pages for request in self._requests.values())
+        self._cache.check_integrity(request.pages for request in self._requests.values())
         assert len(self._running) + len(self._waiting) == len(self._requests)
         assert {id(r) for r in (*self._running, *self._waiting)} == {id(r) for r in self._requests.values()}
-        assert all(not request.pages and not request.computed for request in self._waiting)
+        for request in self._waiting:
+            assert not request.pages, "a waiting request holds pages"
+            assert request.computed == request.settled == 0
+        for request in self._running:
+            assert request.settled == request.computed // self._page_size
+            assert self.pages_for(request.computed) <= len(request.pages) <= self.pages_for(len(request.ids))
         assert self._waiting == sorted(self._waiting, key=lambda request: request.order)
+
+    def _go_on(self, room: StepRoom) -> tuple[list[ScheduledChunk], int]:
+        """The next rows of all that run, and how many of them had to give way to others. A row is kept for each of
+        those behind: a long prompt stops nobody's decoding."""
+        chunks: list[ScheduledChunk] = []
+        preempted = position = 0
+        while position < len(self._running):
+            request = self._running[position]
+            position += 1
+            rows = room.rows(request.computed, self._to_do(request), kept=len(self._running) - position)
+            if rows:
+                preempted += self._make_room(request, request.computed + rows)
+                if position <= len(self._running):  # it did not have to give way itself
+                    chunks.append(self._take(request, room, rows))
+        return chunks, preempted
+
+    def _admit(self, room: StepRoom, chunks: Sequence[ScheduledChunk]) -> Request | None:
+        """The next in turn, made to run with what the cache has of it, if all that it knows has room; alone it always
+        has (Engine.add_request saw to it).
+
+        Nobody overtakes it, so a large request does not starve behind small ones.
+        """
+        if not self._waiting or len(self._running) >= self._max_num_seqs:
+            return None
+        request = self._waiting[0]
+        found = self._find(request)
+        start = len(found) * self._page_size
+        needed = self.pages_for(len(request.ids)) - len(found) + self._cache.idle_among(found)
+        has_room = needed + self._watermark <= self.spare_pages if self._running else True
+        if (
+            not has_room
+            or not room.rows(start, len(request.ids) - start)
+            or self._is_coming(request, len(found), chunks)
+        ):
+            return None
+        self._cache.hold(found)
+        request.pages, request.computed, request.settled = found, start, len(found)
+        self._running.append(self._waiting.pop(0))
+        return request
+
+    def _find(self, request: Request) -> list[int]:
+        """Pages that hold the request's first tokens already."""
+        if not self._cache.enabled:
+            return []
+        extend_chain(request.chain, request.ids, self._page_size)
+        return self._cache.find(request.chain[: request.reusable // self._page_size])
+
+    def _is_coming(self, request: Request, found: int, chunks: Sequence[ScheduledChunk]) -> bool:
+        """Whether this step computes, for another request, the first page that was not found: it is worth a wait."""
+        if not self._cache.enabled or found >= request.reusable // self._page_size:
+            return False
+        return any(
+            chunk.start // self._page_size <= found < chunk.end // self._page_size
+            and chunk.request.chain[found : found + 1] == request.chain[found : found + 1]
+            for chunk in chunks
+        )
+
+    def _note_cached(self, request: Request) -> int:
+        """Prompt tokens found in the cache, when it runs for the first time."""
+        if request.cached_tokens is not None:
+            return 0
+        request.cached_tokens = min(request.settled * self._page_size, request.prompt_length)
+        return request.cached_tokens
+
+    def _settle(self, request: Request) -> None:
+        """Give full pages to the cache; what they hold is final, and all their rows were finite."""
+        full = request.computed // self._page_size
+        if self._cache.enabled and full > request.settled:
+            extend_chain(request.chain, request.ids, self._page_size)
+            for index in range(request.settled, full):
+                before = request.pages[index - 1] if index else None
+                request.pages[index] = self._cache.keep(request.pages[index], request.chain[index], before)
+        request.settled = full
+
+    def _fail(self, request: Request, failure: RequestFailure) -> RequestOutput:
+        """End a request that went wrong. Its pages may be why, so nobody else is to find them."""
+        self._cache.forget(request.pages)
+        self.remove(request.id)
+        return RequestOutput(
+            request.id, request.output_length, (), error=failure, cached_tokens=request.cached_tokens or 0
+        )
 
     def _advance(
         self, request: Request, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprobs, ...]
@@ -177,26 +258,17 @@ class Scheduler:
         reason = request.finish_reason()
         if reason:
             self.remove(request.id)
-        return RequestOutput(request.id, offset, token_ids, logprobs, reason, prompt_logprobs=prompt_logprobs)
+        return RequestOutput(
+            request.id, offset, token_ids, logprobs, reason, None, prompt_logprobs, request.cached_tokens or 0
+        )
 
-    def _rows(self, request: Request, chunks: Sequence[ScheduledChunk]) -> int:
-        """Rows that a request's next chunk may have behind what is in the step already; 0 when there is no room.
-
-        A single row always fits, and so does a page's worth of the first prompt in a step: however long, it gets on.
-        """
-        start = request.computed
-        rows = min(len(request.ids) - start, self._limits.max_batched_tokens - sum(c.length for c in chunks))
-        if rows <= 1:
-            return rows
-        keys = max(0, self._limits.max_batched_keys - sum(c.length * c.end for c in chunks))
-        affordable = (math.isqrt(start * start + 4 * keys) - start) // 2  # the most with rows * (start + rows) <= keys
-        first = all(chunk.length == 1 for chunk in chunks)
-        return min(rows, max(affordable, self._limits.page_size) if first else affordable)
+    def _to_do(self, request: Request) -> int:
+        return len(request.ids) - request.computed
 
     def _make_room(self, request: Request, end: int) -> int:
         """Preempt the youngest, in the end this request itself, until positions up to `end` have pages. How many."""
         preempted = 0
-        while not self._pool.can_allocate(self._missing(request, end)):
+        while self._missing(request, end) > self._cache.available:
             youngest = self._running.pop()
             self._free(youngest)
             self._wait(youngest)
@@ -205,20 +277,12 @@ class Scheduler:
                 break
         return preempted
 
-    def _may_admit(self) -> bool:
-        """Whether the next in turn has room for all that it knows; alone it always has (Engine.add_request saw to it).
-
-        Nobody overtakes it, so a large request does not starve behind small ones.
-        """
-        if not self._waiting or len(self._running) >= self._limits.max_num_seqs:
-            return False
-        spare = self._watermark if self._running else 0
-        return self._pool.can_allocate(self.pages_for(len(self._waiting[0].ids)) + spare)
-
-    def _take(self, request: Request, end: int) -> ScheduledChunk:
-        request.pages += self._pool.allocate(self._missing(request, end))
+    def _take(self, request: Request, room: StepRoom, rows: int) -> ScheduledChunk:
+        start, end = request.computed, request.computed + rows
+        room.take(start, end)
+        request.pages += self._cache.allocate(self._missing(request, end))
         samples = end == len(request.ids) and request.params.max_tokens > 0
-        return ScheduledChunk(request, request.computed, end, samples)
+        return ScheduledChunk(request, start, end, samples)
 
     def _missing(self, request: Request, end: int) -> int:
         return max(0, self.pages_for(end) - len(request.pages))
@@ -228,6 +292,6 @@ class Scheduler:
 
     def _free(self, request: Request) -> None:
         """Forget what was computed; prompt and output stay, so it can be computed anew."""
-        self._pool.release(request.pages)
-        request.pages.clear()
-        request.computed = 0
+        self._cache.release(request.pages)
+        request.pages = []
+        request.computed = request.settled = 0

@@ -25,6 +25,18 @@ def test_releasing_twice_is_noticed() -> None:
         pool.release(pages)
 
 
+def test_a_shared_page_is_free_when_its_last_owner_lets_go() -> None:
+    pool = BlockPool(2)
+    pages = pool.allocate(1)
+    pool.share(pages)
+    pool.release(pages)
+    assert (pool.free_count, pool.owners(pages[0])) == (1, 1)
+    pool.release(pages)
+    assert pool.free_count == 2
+    with pytest.raises(AssertionError):
+        pool.share(pages)
+
+
 def test_asking_for_more_than_there_is_is_noticed() -> None:
     with pytest.raises(AssertionError):
         BlockPool(2).allocate(3)

@@ -34,7 +34,9 @@ class Clock:
 
 
 def build(model: Path, clock: Clock | None = None, **knobs: int) -> Engine:
-    config = replace(EngineConfig(model, device="cpu", num_pages=64), **knobs)  # type: ignore[arg-type]
+    """Steps are cut by rows and keys alone, and so the same on every machine."""
+    config = EngineConfig(model, device="cpu", num_pages=64, max_batched_tokens=256, step_seconds=None)
+    config = replace(config, **knobs)  # type: ignore[arg-type]
     return Engine(config, clock) if clock else Engine(config)
 
 
@@ -224,6 +226,7 @@ def test_health_tells_the_age_of_the_last_step_and_who_is_stuck(tiny: Path) -> N
     clock.now += 2.0
     health = engine.health()
     assert (health.step_age_s, health.running, health.waiting, health.stuck) == (2.0, 1, 1, ("waits",))
+    assert health.step_running_s is None
     engine.abort("waits")
     assert engine.health().stuck == ()
 
@@ -236,12 +239,18 @@ def test_stats_tell_prefill_from_decode(tiny: Path) -> None:
     assert (first.prefill_tokens, first.decode_rows, first.sampled_tokens) == (16, 0, 0)
     assert (second.prefill_tokens, second.decode_rows, second.sampled_tokens) == (4, 0, 1)
     assert (third.prefill_tokens, third.decode_rows, third.sampled_tokens) == (0, 1, 1)
-    engine.add_request("b", (1,) * 20, PARAMS)
+    engine.add_request("b", (2,) * 20, PARAMS)
     fourth = engine.step().stats
     assert (fourth.prefill_tokens, fourth.decode_rows, fourth.scheduled) == (15, 1, ("a", "b"))
     assert (fourth.running, fourth.waiting, fourth.pages, fourth.pages_used) == (2, 0, 64, 3 + 2)
-    assert engine.stats is fourth
-    assert fourth.seconds == 0.0
+    assert (fourth.pages_cached, fourth.cached_tokens) == (0, 0)
+    engine.abort("b")
+    engine.add_request("c", (1,) * 20, PARAMS)
+    fifth = engine.step().stats
+    assert (fifth.prefill_tokens, fifth.decode_rows, fifth.cached_tokens) == (4, 1, 16)
+    assert (fifth.pages_used, fifth.pages_cached) == (3 + 1, 1)  # one page of "b" was full, two of "a" are shared
+    assert engine.stats is fifth
+    assert fifth.seconds == 0.0
 
 
 def test_stats_count_preemptions_and_tokens_stay_the_same(tiny: Path, engine: Engine) -> None:

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.block_pool import BlockPool
-from engine.request import Request, RequestFailure, RequestOutput, SamplingParams
-from engine.scheduler import Limits, SchedulePlan, Scheduler, StepResult
+from engine.prefix_cache import PrefixCache
+from engine.request import Request, RequestFailure, RequestOutput, SamplingParams, due_at
+from engine.scheduler import SchedulePlan, Scheduler, StepResult
+from engine.step_room import StepLimits
 
 TOKEN = 7
 PAGE = 4
@@ -17,20 +19,36 @@ PAGE = 4
 class Bench:
     """A scheduler and what it has been told; every sampling chunk gets the same token."""
 
-    def __init__(self, pages: int = 100, batched: int = 16, seqs: int = 8, keys: int = 1 << 20) -> None:
-        self.scheduler = Scheduler(Limits(batched, keys, seqs, PAGE), BlockPool(pages))
-        self.pool = self.scheduler._pool
+    def __init__(
+        self, pages: int = 100, batched: int = 16, seqs: int = 8, keys: int = 1 << 20, cache: bool = False
+    ) -> None:
+        self.cache = PrefixCache(BlockPool(pages), enabled=cache)
+        self.scheduler = Scheduler(self.cache, pages, PAGE, seqs)
+        self.limits = StepLimits(batched, keys)
+        self.now = 1000.0
         self.arrivals = 0
 
-    def add(self, name: str, prompt: int, max_tokens: int = 8, priority: int = 0, resumed: int = 0) -> Request:
-        params = SamplingParams(max_tokens=max_tokens)
-        request = Request(name, params, [1] * (prompt + resumed), prompt, priority, self.arrivals, frozenset())
+    def add(
+        self,
+        name: str,
+        prompt: int | Sequence[int],
+        max_tokens: int = 8,
+        priority: int = 0,
+        resumed: int = 0,
+        deadline: float | None = None,
+        params: SamplingParams | None = None,
+    ) -> Request:
+        """`prompt`: its ids, or how many of them; `deadline`: in so many seconds."""
+        ids = [1] * prompt if isinstance(prompt, int) else list(prompt)
+        due = due_at(self.now, priority, None if deadline is None else self.now + deadline)
+        own = params or SamplingParams(max_tokens=max_tokens)
+        request = Request(name, own, [*ids, *[1] * resumed], len(ids), due, self.arrivals, frozenset())
         self.arrivals += 1
         self.scheduler.add(request)
         return request
 
     def step(self, failing: Sequence[str] = ()) -> tuple[SchedulePlan, tuple[RequestOutput, ...]]:
-        plan = self.scheduler.schedule()
+        plan = self.scheduler.schedule(self.limits)
         failures = {name: RequestFailure("engine_error", "as asked") for name in failing}
         tokens = {chunk.request.id: TOKEN for chunk in plan.chunks if chunk.samples}
         outputs = self.scheduler.update(plan, StepResult(tokens, failures))
@@ -163,7 +181,7 @@ def test_a_lone_request_runs_in_a_pool_of_just_its_size() -> None:
     for _ in range(4 + 7):
         assert bench.plan()
     assert "a" not in bench.scheduler
-    assert bench.pool.free_count == 5
+    assert bench.cache.available == 5
 
 
 def test_what_has_ended_already_costs_no_row() -> None:
@@ -201,12 +219,162 @@ def test_a_failure_ends_its_request_alone() -> None:
 def test_one_removed_during_the_step_gets_no_output() -> None:
     bench = Bench()
     bench.add("a", 4)
-    plan = bench.scheduler.schedule()
+    plan = bench.scheduler.schedule(bench.limits)
     assert bench.scheduler.remove("a")
     again = bench.add("a", 4)
     assert bench.scheduler.update(plan, StepResult({"a": TOKEN}, {})) == ()
     assert again.output() == ()
     assert not bench.scheduler.remove("b")
+
+
+def test_a_running_prompt_leaves_a_row_for_each_behind_it() -> None:
+    bench = Bench(keys=40)
+    bench.add("long", 60)
+    bench.plan()
+    bench.add("chat", 1, max_tokens=50)
+    assert set(bench.plan()) == {"long", "chat"}
+    bench.limits = StepLimits(16, 1 << 20)  # now the long prompt could have all
+    for _ in range(3):
+        seen = bench.plan()
+        assert seen["long"][1] - seen["long"][0] == 15
+        assert "chat" in seen
+
+
+def test_a_large_request_gets_in_under_a_stream_of_small_ones() -> None:
+    bench = Bench(pages=20, batched=64)
+    bench.add("small 0", 6, max_tokens=4)
+    bench.add("large", 70, max_tokens=4)
+    for number in range(1, 60):
+        bench.add(f"small {number}", 6, max_tokens=4)
+        if "large" in bench.plan():
+            break
+    assert number < 10, "small ones are let past the large one"
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_low_class_gets_in_under_a_stream_of_high_ones(classes: int) -> None:
+    """One class lower is worth 60 s of waiting, so that long it gives way and no longer."""
+    bench = Bench(seqs=1)
+    bench.add("low", 2, max_tokens=1, priority=classes)
+    turns: list[str] = []
+    while "low" not in turns:
+        bench.add(f"high {bench.now}", 2, max_tokens=1)
+        bench.now += 1.0
+        turns += bench.plan()
+    assert len(turns) == 60 * classes + 1
+
+
+def test_a_near_deadline_comes_first_in_its_class_and_in_no_other() -> None:
+    bench = Bench(seqs=1)
+    bench.add("higher", 2, max_tokens=1, priority=-1)
+    bench.add("plain", 2, max_tokens=1)
+    bench.add("far", 2, max_tokens=1, deadline=600.0)
+    bench.add("near", 2, max_tokens=1, deadline=30.0)
+    bench.add("nearer", 2, max_tokens=1, deadline=10.0)
+    assert [list(bench.plan()) for _ in range(5)] == [["higher"], ["nearer"], ["near"], ["plain"], ["far"]]
+
+
+def test_what_was_computed_once_is_found_again() -> None:
+    bench = Bench(cache=True)
+    bench.add("first", range(10), max_tokens=1)
+    bench.step()
+    bench.add("second", range(10), max_tokens=1)
+    bench.add("shorter", range(8), max_tokens=1)  # whole pages all of them, and its last token is computed anew
+    bench.add("longer", range(14), max_tokens=1)
+    bench.add("other", range(1, 11), max_tokens=1)
+    plan, outputs = bench.step()
+    assert [chunk.start for chunk in plan.chunks] == [8, 4, 8, 0]
+    assert plan.cached_tokens == 8 + 4 + 8
+    assert [output.cached_tokens for output in outputs] == [8, 4, 8]
+
+
+def test_running_requests_share_pages() -> None:
+    bench = Bench(cache=True, pages=10)
+    bench.add("a", range(12))
+    bench.step()
+    b = bench.add("b", range(12))
+    bench.step()
+    a = bench.scheduler.get("a")
+    assert a is not None
+    assert a.pages[:3] == b.pages  # the third was computed twice, and one copy kept
+    assert bench.cache.available == 10 - 4
+    bench.scheduler.remove("a")
+    bench.scheduler.check_integrity()
+    assert bench.cache.available == 10 - 3
+
+
+def test_two_that_computed_the_same_keep_one_copy() -> None:
+    """Both were admitted before either had a full page."""
+    bench = Bench(cache=True, batched=4)
+    a = bench.add("a", range(3))
+    b = bench.add("b", range(3))
+    for _ in range(4):
+        bench.step()
+    assert a.pages[0] == b.pages[0]
+
+
+def test_who_begins_like_a_prompt_under_way_waits_for_its_pages() -> None:
+    bench = Bench(cache=True, batched=12)
+    bench.add("a", range(21), max_tokens=1)
+    bench.add("b", range(21), max_tokens=1)
+    bench.add("c", range(30, 34), max_tokens=1)
+    assert bench.plan() == {"a": (0, 12)}
+    assert bench.plan() == {"a": (12, 21)}
+    assert bench.plan() == {"b": (20, 21), "c": (0, 4)}
+
+
+def test_a_preempted_request_finds_its_own_pages() -> None:
+    bench = Bench(pages=6, batched=64, cache=True)
+    bench.add("old", range(8), max_tokens=12)
+    young = bench.add("young", range(20, 28), max_tokens=12)
+    while not bench.step()[0].preempted:
+        pass
+    kept = len(young.ids)
+    while not (chunks := [chunk for chunk in bench.step()[0].chunks if chunk.request is young]):
+        pass
+    assert PAGE <= chunks[0].start < kept
+
+
+def test_kept_pages_go_before_anybody_is_preempted() -> None:
+    bench = Bench(pages=8, batched=64, cache=True)
+    bench.add("past", range(16), max_tokens=1)
+    bench.step()
+    assert bench.cache.idle == 4
+    bench.add("a", range(30, 46), max_tokens=16)
+    preempted = sum(bench.step()[0].preempted for _ in range(16))
+    assert (preempted, bench.cache.available) == (0, 8)
+
+
+def test_rows_that_explain_a_prompt_are_not_skipped() -> None:
+    bench = Bench(cache=True, batched=64)
+    bench.add("a", range(12), max_tokens=1)
+    bench.step()
+    bench.add("explained", range(12), params=SamplingParams(max_tokens=1, prompt_logprobs=0))
+    assert bench.plan() == {"explained": (0, 12)}
+
+
+def test_what_a_failed_request_left_is_found_by_nobody() -> None:
+    """Nor is what others computed behind its pages; those that share them go on."""
+    bench = Bench(cache=True)
+    bench.add("a", range(12), max_tokens=8)
+    bench.step()
+    bench.add("bad", range(9), max_tokens=8)
+    assert bench.step()[0].cached_tokens == 8
+    bench.step(failing=["bad"])
+    while "a" in bench.scheduler:
+        bench.step()
+    assert bench.cache.idle == 0
+    bench.add("again", range(12), max_tokens=1)
+    assert bench.plan() == {"again": (0, 12)}
+    assert bench.cache.idle == 3
+
+
+def test_without_a_cache_nothing_is_found() -> None:
+    bench = Bench(cache=False)
+    for name in "ab":
+        bench.add(name, range(12), max_tokens=1)
+        assert bench.plan() == {name: (0, 12)}
+    assert bench.cache.idle == 0
 
 
 ARRIVALS = st.lists(
@@ -216,13 +384,14 @@ ARRIVALS = st.lists(
 )
 
 
-@given(ARRIVALS, st.integers(10, 24), st.integers(1, 20), st.integers(1, 6))
+@given(ARRIVALS, st.integers(10, 24), st.integers(1, 20), st.integers(1, 6), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_everybody_ends_within_the_work_there_is(
-    arrivals: list[tuple[int, int, int, int, int]], pages: int, batched: int, seqs: int
+    arrivals: list[tuple[int, int, int, int, int]], pages: int, batched: int, seqs: int, cache: bool
 ) -> None:
-    """Budget, places and order hold at every step; the first in turn always moves, so nobody starves."""
-    bench = Bench(pages, batched, seqs)
+    """Budget, places and order hold at every step; the first in turn always moves, so nobody starves. Prompts are all
+    alike, so with a cache they share what they can."""
+    bench = Bench(pages, batched, seqs, cache=cache)
     shown = dict.fromkeys(map(str, range(len(arrivals))), 0)
     aborts = {str(number): at for number, (_, _, _, _, at) in enumerate(arrivals) if at % 4 == 0}
     steps = 0
@@ -245,7 +414,7 @@ def test_everybody_ends_within_the_work_there_is(
             shown[output.request_id] += len(output.token_ids)
         steps += 1
         assert steps < 5000, "somebody starves"
-    assert bench.pool.free_count == pages
+    assert bench.cache.available == pages
     for number, (_, tokens, _, _, _) in enumerate(arrivals):
         assert shown[str(number)] == tokens or str(number) in aborts
 

@@ -247,10 +247,10 @@ def qk_norm_rope_write_kv(
 
 
 def quantize_by_group(x: Tensor, group: int, out: Tensor, out_scale: Tensor) -> None:
-    """x [rows, width], any float type -> out int8 [rows, width], out_scale [rows, groups], groups = ceil(width / group).
+    """x [rows, width], any float type -> out int8 [rows, width], out_scale [rows, ceil(width / group)].
 
-    Each `group` neighbours as `quantize_rows` treats a row; a group as wide as the row makes one scale a row. For values
-    that no kernel of ours writes, such as attention's output. A group with a NaN has the scale NaN.
+    Each `group` neighbours as `quantize_rows` treats a row; a group as wide as the row makes one scale a row. A group
+    with a NaN has the scale NaN. For what no kernel before it could quantise, such as attention's output.
     """
     kernel("quantize_by_group", x.device.type)(x, group, out, out_scale)
 

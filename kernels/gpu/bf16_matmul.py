@@ -64,7 +64,7 @@ def float_matmul(
 ) -> None:
     rows, width = x.shape
     outputs = weight.shape[0]
-    columns = _columns(outputs)
+    columns = columns_of(outputs)
     _float_matmul[triton.cdiv(outputs, columns), triton.cdiv(rows, _ROWS)](
         x,
         weight,
@@ -86,6 +86,6 @@ def float_matmul(
     )
 
 
-def _columns(outputs: int) -> int:
+def columns_of(outputs: int) -> int:
     """The widest tile that still makes enough programs of one tile of rows. The number of rows has no say."""
     return next((columns for columns in (128, 64) if outputs >= columns * _ENOUGH_PROGRAMS), 32)

@@ -6,9 +6,7 @@ from engine.batch import PageLayout
 from engine.block_pool import NULL_PAGE
 from engine.config import EngineConfig
 from engine.digest import numerics_digest
-from engine.loaders.description import ModelDescription, describe_open
-from engine.loaders.gguf import GGUFFile
-from engine.loaders.weights import GGUFCheckpoint
+from engine.loaders import ModelDescription, open_model
 from engine.models.causal_lm import CausalLM
 from engine.sizing import cache_size
 
@@ -26,15 +24,14 @@ class LoadedModel:
 
 def load_model(config: EngineConfig) -> LoadedModel:
     """Raises ModelFileError or EngineConfigError."""
-    with GGUFFile(config.model) as file:
-        description = describe_open(file)
+    with open_model(config.model) as opened:
+        description = opened.describe()
         shape = description.shape
         cache = cache_size(config, shape)
         pages = PageLayout(NULL_PAGE + 1 + cache.num_pages, config.page_size)
-        checkpoint = GGUFCheckpoint(file, shape)
         # Imported where it is chosen: torch takes two seconds, and a worker that does not need it should not wait.
         from engine.torch_backend.loading import load_torch_model
 
-        model = load_torch_model(config, checkpoint, shape, pages, cache.max_context)
+        model = load_torch_model(config, opened.weights, shape, pages, cache.max_context)
     digest = numerics_digest(description.revision, model.identity)
     return LoadedModel(model, description, cache.num_pages, cache.max_context, digest)

@@ -7,6 +7,7 @@ Token ids 0-255 are the bytes of the same number; then <|endoftext|> 256, <|im_s
 a turn). The file is about 0.4 MB and is a function of the arguments alone: same seed, same bytes, same revision.
 """
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,6 +136,24 @@ def byte_tokens() -> list[str]:
             tokens.append(chr(shifted))
             shifted += 1
     return tokens
+
+
+def write_byte_tokenizer(folder: Path) -> None:
+    """The same tokenizer and template as a Hugging Face folder keeps them, beside its config and weights."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": 256 + place, "content": token, **flags} for place, token in enumerate(SPECIAL_TOKENS)]
+    bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    vocabulary = {token: index for index, token in enumerate(byte_tokens())}
+    document = {
+        "version": "1.0",
+        "added_tokens": added,
+        "pre_tokenizer": bytewise,
+        "decoder": bytewise,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(document, ensure_ascii=False), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, "utf-8")
 
 
 def write_gguf(path: str | Path, metadata: Mapping[str, object], tensors: Mapping[str, Floats]) -> Path:

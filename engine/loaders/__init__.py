@@ -1,5 +1,6 @@
-"""Model files in: what a file says of itself (`describe`); weights are read by engine/loaders/weights.py."""
+"""Model files in: `describe` says what they are, `open_model` gives their weights; GGUF or a Hugging Face folder."""
 
-from engine.loaders.description import ModelDescription, describe
+from engine.loaders.description import ModelDescription
+from engine.loaders.opening import describe, open_model
 
-__all__ = ["ModelDescription", "describe"]
+__all__ = ["ModelDescription", "describe", "open_model"]

@@ -1,30 +1,41 @@
-"""Typed access to a GGUF file's metadata; turns every wrong or missing entry into a ModelFileError that names it."""
+"""Typed access to what a model file says of itself; turns every wrong or missing entry into an error that names it."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import ModelFileError
-from engine.loaders.gguf import MetaValue
 
 
 class Metadata:
-    """The entries of one file. Each getter raises ModelFileError unless the entry is there and of its type."""
+    """The entries of one GGUF header or JSON file. Each getter raises ModelFileError unless the entry is of its type.
 
-    def __init__(self, entries: Mapping[str, MetaValue], path: Path) -> None:
-        self._entries = entries
-        self._path = path
+    A JSON null counts as an entry that is not there.
+    """
+
+    def __init__(self, entries: Mapping[str, object], path: Path) -> None:
+        self._entries = {key: value for key, value in entries.items() if value is not None}
+        self.path = path
 
     def fail(self, why: str, *, unsupported: bool = False) -> ModelFileError:
         """The error for a contradiction that the caller found between entries."""
         if unsupported:
             next_step = "use a model of a supported kind; docs/recipes says how to add one"
-            return ModelFileError(f"model file {self._path}", why, next_step, code="model_unsupported")
-        return ModelFileError(f"damaged model file {self._path}", why, "download or convert the file again")
+            return ModelFileError(f"model file {self.path}", why, next_step, code="model_unsupported")
+        return ModelFileError(f"damaged model file {self.path}", why, "download or convert the file again")
 
-    def text(self, key: str) -> str:
-        value = self._entries.get(key)
+    def has(self, key: str) -> bool:
+        return key in self._entries
+
+    def raw(self, key: str) -> object:
+        """Whatever is there, or None: for entries that come in several types."""
+        return self._entries.get(key)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._entries.get(key, default)
         if not isinstance(value, str):
             raise self.fail(f"{key!r} should be a string and is {_kind(value)}")
         return value
@@ -55,31 +66,54 @@ class Metadata:
     def token_id(self, key: str, vocab_size: int) -> int | None:
         """A token id inside the vocabulary, or None where the file names none."""
         value = self._entries.get(key)
-        if value is None:
-            return None
+        return None if value is None else self._token_id(key, value, vocab_size)
+
+    def token_ids(self, key: str, vocab_size: int) -> tuple[int, ...]:
+        """One token id or a list of them; empty where the file names none."""
+        value = self._entries.get(key, [])
+        many = value if isinstance(value, list) else [value]
+        return tuple(self._token_id(key, each, vocab_size) for each in many)
+
+    def _token_id(self, key: str, value: object, vocab_size: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < vocab_size:
             raise self.fail(f"{key!r} is {_kind(value)}, which is no id of a vocabulary of {vocab_size}")
         return value
 
     def texts(self, key: str) -> list[str]:
         value = self._entries.get(key)
-        if not isinstance(value, list):
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise self.fail(f"{key!r} should be a list of strings and is {_kind(value)}")
         return value
 
     def whole_numbers(self, key: str) -> list[int]:
+        numbers: list[int] = self._array(key, np.integer, "whole numbers").tolist()
+        return numbers
+
+    def reals(self, key: str) -> list[float]:
+        numbers: list[float] = self._array(key, np.floating, "numbers").tolist()
+        return numbers
+
+    def _array(self, key: str, kind: type[Any], what: str) -> NDArray[Any]:
         value = self._entries.get(key)
-        if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.integer):
-            raise self.fail(f"{key!r} should be a list of whole numbers and is {_kind(value)}")
-        return [int(number) for number in value]
+        if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, kind):
+            raise self.fail(f"{key!r} should be a list of {what} and is {_kind(value)}")
+        return value
 
-    def has(self, key: str) -> bool:
-        return key in self._entries
+    def section(self, key: str) -> Self | None:
+        """A JSON object within this one, or None where there is none."""
+        value = self._entries.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.fail(f"{key!r} should be an object and is {_kind(value)}")
+        return type(self)(value, self.path)
 
 
-def _kind(value: MetaValue | None) -> str:
+def _kind(value: object) -> str:
     if value is None:
         return "missing"
-    if isinstance(value, list | np.ndarray):
-        return f"a list of {len(value)}"
+    if isinstance(value, list | dict | np.ndarray):
+        return f"a collection of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
     return repr(value)[:80]

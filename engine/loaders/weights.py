@@ -1,76 +1,75 @@
-"""Hands out a GGUF file's weights by the engine's own names, as float32, one at a time; knows no layers.
+"""Hands out the weights of an open file by the engine's own names, as float32, one at a time; knows no layers.
 
-Peak memory beside what the caller keeps: one unpacked tensor.
+Peak memory beside what the caller keeps: one unpacked tensor, twice where its rows are put in another order. The file
+is mapped, so its pages come and go with the system's cache.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from engine.errors import ModelFileError
-from engine.loaders.dequant import Floats, dequantise
-from engine.loaders.gguf import GGUFFile
-from engine.models.shape import ModelShape
+from engine.loaders.files import corrupt
+from engine.loaders.inventory import name_of
+from engine.loaders.tensors import TensorFile
+from engine.loaders.unpacking import Floats, all_finite, unpack
 
-_NAMES: Final = {
-    "embedding": "token_embd.weight",
-    "final_norm": "output_norm.weight",
-    "output": "output.weight",
-}
-_LAYER_NAMES: Final = {
-    "attention_norm": "attn_norm.weight",
-    "q": "attn_q.weight",
-    "k": "attn_k.weight",
-    "v": "attn_v.weight",
-    "o": "attn_output.weight",
-    "mlp_norm": "ffn_norm.weight",
-    "gate": "ffn_gate.weight",
-    "up": "ffn_up.weight",
-    "down": "ffn_down.weight",
-}
+_ROTATED: Final = ("q", "k", "q_bias", "k_bias")
 
 
-class GGUFCheckpoint:
-    """The weights of one open file. `take` raises ModelFileError for a tensor that is missing or of another shape."""
+@dataclass(frozen=True, slots=True)
+class WeightLayout:
+    """How a format writes an architecture down.
 
-    def __init__(self, file: GGUFFile, shape: ModelShape) -> None:
+    names         role -> name of the tensor, with a place for the layer
+    interleaved   rows (2i, 2i + 1) of each query and key head rotate together, where this engine has (i, i + half)
+    norm_offset   what norm weights lack: published Gemma checkpoints hold w where the factor is 1 + w
+    """
+
+    names: Mapping[str, str]
+    interleaved: bool = False
+    norm_offset: float = 0.0
+
+
+class WeightFile:
+    """A Checkpoint over any container. `take` raises ModelFileError for a tensor that is missing or not as asked."""
+
+    def __init__(self, file: TensorFile, layout: WeightLayout, path: Path, *, head_dim: int, own_output: bool) -> None:
         self._file = file
-        self._shape = shape
+        self._layout = layout
+        self._path = path
+        self._head_dim = head_dim
+        self._own_output = own_output
 
     def has(self, role: str, layer: int | None = None) -> bool:
         """Whether the file has this tensor."""
-        return _name(role, layer) in self._file.tensors
+        if role == "output":
+            return self._own_output
+        return name_of(self._layout.names, role, layer) in self._file.tensors
 
     def take(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> Floats:
         """A tensor as finite float32, query and key rows in the halves layout of RoPE."""
-        values = self._unpack(_name(role, layer), shape)
-        return _halves_layout(values, self._shape.head_dim) if role in ("q", "k") else values
+        values = self._unpack(name_of(self._layout.names, role, layer), shape)
+        if self._layout.interleaved and role in _ROTATED:
+            values = _halves_layout(values, self._head_dim)
+        if self._layout.norm_offset and role.endswith("norm"):
+            values += np.float32(self._layout.norm_offset)
+        return values
 
-    def _unpack(self, name: str, expected: tuple[int, ...]) -> Floats:
-        info = self._file.tensors.get(name)
+    def _unpack(self, name: str | None, expected: tuple[int, ...]) -> Floats:
+        info = None if name is None else self._file.tensors.get(name)
         if info is None or info.shape != expected:
             found = "missing" if info is None else f"of shape {info.shape}"
-            raise ModelFileError(
-                f"damaged model file {self._file.path}",
-                f"tensor {name!r} is {found}; its metadata asks for {expected}",
-                "download or convert the file again",
-            )
-        values = dequantise(self._file.raw(name), info.format.name, info.format.block_bytes, info.shape)
-        if not np.isfinite(values).all():
-            raise ModelFileError(
-                f"damaged model file {self._file.path}",
-                f"tensor {name!r} holds values that are not finite numbers",
-                "download or convert the file again",
-            )
+            raise corrupt(self._path, f"tensor {name!r} is {found}; its metadata asks for {expected}")
+        values = unpack(self._file.raw(info.name), info.format, info.shape)
+        if not all_finite(values):
+            raise corrupt(self._path, f"tensor {name!r} holds values that are not finite numbers")
         return values
 
 
-def _name(role: str, layer: int | None) -> str:
-    return _NAMES[role] if layer is None else f"blk.{layer}.{_LAYER_NAMES[role]}"
-
-
 def _halves_layout(values: Floats, head_dim: int) -> Floats:
-    """Undoes the converter's interleaving: rows (2i, 2i + 1) of each head become rows (i, i + head_dim / 2)."""
-    rows, columns = values.shape
-    pairs = values.reshape(rows // head_dim, head_dim // 2, 2, columns)
-    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows, columns)
+    """Undoes a converter's interleaving: rows (2i, 2i + 1) of each head become rows (i, i + head_dim / 2)."""
+    pairs = values.reshape(len(values) // head_dim, head_dim // 2, 2, -1)
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)

@@ -1,22 +1,20 @@
 """Damaged model files: whatever is cut off or flipped, the error is ModelFileError and memory stays small."""
 
 import struct
-import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine import Engine, EngineConfig, ModelFileError
+from engine import ModelFileError
 from engine.loaders import describe
 from engine.loaders.gguf import GGUFFile
 from tests.tiny_model import VOCAB_SIZE, llama_metadata, random_llama_tensors, write_gguf
+from tests.unit.engine.loaders.reading import read_all, survives
 
 SIZES = {"hidden_size": 8, "ffn_size": 8, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-# A header of 20 kB may well claim terabytes; what is really taken stays a small multiple of the file.
-MEMORY_LIMIT = 8 << 20
 
 
 @pytest.fixture(scope="module")
@@ -35,31 +33,20 @@ def header_bytes(file: bytes, tmp_path_factory: pytest.TempPathFactory) -> int:
         return min(tensor.offset for tensor in opened.tensors.values())
 
 
-def survives(path: Path, data: bytes) -> bool:
-    """Whether the file is taken, or refused without its name or a code; no other error may come, and little memory."""
+def taken(path: Path, data: bytes) -> bool:
     path.write_bytes(data)
-    tracemalloc.start()
-    try:
-        describe(path)
-        Engine(EngineConfig(path, device="cpu", num_pages=1))
-    except ModelFileError as error:
-        return not (str(path) in str(error) and error.code in ("model_file_corrupt", "model_unsupported"))
-    finally:
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert peak < MEMORY_LIMIT
-    return True
+    return survives(path)
 
 
 def test_the_file_is_good_as_it_is(file: bytes, tmp_path: Path) -> None:
-    assert survives(tmp_path / "m.gguf", file)
+    assert taken(tmp_path / "m.gguf", file)
 
 
 @given(st.data())
 @FUZZ
 def test_a_file_that_is_cut_off_is_refused(file: bytes, tmp_path: Path, data: st.DataObject) -> None:
     length = data.draw(st.integers(0, len(file) - 32))  # the last tensor may end with padding
-    assert not survives(tmp_path / "m.gguf", file[:length])
+    assert not taken(tmp_path / "m.gguf", file[:length])
 
 
 @given(st.data())
@@ -72,7 +59,7 @@ def test_flipped_bytes_are_refused_or_harmless(
     for at in data.draw(st.lists(places, min_size=1, max_size=4)):
         damaged[at] ^= data.draw(st.integers(1, 255))
     assume(damaged != file)
-    survives(tmp_path / "m.gguf", bytes(damaged))
+    taken(tmp_path / "m.gguf", bytes(damaged))
 
 
 @given(st.data())
@@ -83,13 +70,13 @@ def test_absurd_numbers_are_refused_or_harmless(
     """Lengths, counts and offsets of the header at their worst."""
     at = data.draw(st.integers(4, header_bytes - 8))
     number = data.draw(st.sampled_from([0, 1, 2**16, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1]))
-    survives(tmp_path / "m.gguf", file[:at] + struct.pack("<Q", number) + file[at + 8 :])
+    taken(tmp_path / "m.gguf", file[:at] + struct.pack("<Q", number) + file[at + 8 :])
 
 
 @given(st.binary(max_size=200))
 @FUZZ
 def test_any_bytes_after_the_magic_are_refused(tmp_path: Path, tail: bytes) -> None:
-    assert not survives(tmp_path / "m.gguf", b"GGUF" + struct.pack("<I", 3) + tail)
+    assert not taken(tmp_path / "m.gguf", b"GGUF" + struct.pack("<I", 3) + tail)
 
 
 CHANGES: list[tuple[str, object, str]] = [
@@ -120,18 +107,8 @@ def test_metadata_that_cannot_be_is_refused_with_its_code(tmp_path: Path, key: s
     metadata = llama_metadata(name="mite", context_length=16, **SIZES) | {key: value}
     path = write_gguf(tmp_path / "m.gguf", metadata, random_llama_tensors(0, **SIZES))
     with pytest.raises(ModelFileError) as caught:
-        Engine(EngineConfig(path, device="cpu", num_pages=1))
+        read_all(path)
     assert caught.value.code == code
-
-
-def test_a_context_that_no_page_could_hold_costs_no_memory(file: bytes, tmp_path: Path) -> None:
-    """One flipped byte makes 16 tokens of context a hundred million; tables are made for what the pages hold."""
-    assert survives(tmp_path / "m.gguf", _with_number(file, "llama.context_length", (1 << 27) - 1))
-
-
-def _with_number(file: bytes, key: str, number: int) -> bytes:
-    at = file.index(key.encode()) + len(key) + 4
-    return file[:at] + struct.pack("<I", number) + file[at + 4 :]
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -139,7 +116,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     tensors["blk.0.ffn_up.weight"][3, 3] = float("nan")
     path = write_gguf(tmp_path / "m.gguf", llama_metadata(name="mite", context_length=16, **SIZES), tensors)
     with pytest.raises(ModelFileError, match=r"blk\.0\.ffn_up\.weight"):
-        Engine(EngineConfig(path, device="cpu", num_pages=1))
+        read_all(path)
 
 
 def test_a_folder_or_nothing_is_no_model(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ never more memory than a small multiple of its own size.
 import contextlib
 import mmap
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -21,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ModelFileError
+from engine.loaders.files import corrupt, map_file
+from engine.loaders.gguf.formats import FOREIGN_TYPES, FORMATS
+from engine.loaders.tensors import TensorInfo, value_count
 
 MetaValue: TypeAlias = int | float | bool | str | list[str] | NDArray[np.generic]
 
@@ -51,46 +54,6 @@ _SCALARS: Final[dict[int, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class BlockFormat:
-    """How a tensor type packs its values: `block_size` values in `block_bytes` bytes."""
-
-    name: str
-    block_size: int
-    block_bytes: int
-
-
-# Types that this engine can unpack (engine/loaders/dequant.py has one function for each).
-FORMATS: Final[dict[int, BlockFormat]] = {
-    0: BlockFormat("F32", 1, 4),
-    1: BlockFormat("F16", 1, 2),
-    2: BlockFormat("Q4_0", 32, 18),
-    3: BlockFormat("Q4_1", 32, 20),
-    6: BlockFormat("Q5_0", 32, 22),
-    7: BlockFormat("Q5_1", 32, 24),
-    8: BlockFormat("Q8_0", 32, 34),
-    30: BlockFormat("BF16", 1, 2),
-}
-
-# Types that exist but are not unpacked here: named, so that the error can name them.
-_FOREIGN_TYPES: Final[dict[int, str]] = {
-    9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS",
-    18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32",
-    27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Where a tensor lies. `shape` is in numpy order (rows first), the reverse of the file's."""
-
-    name: str
-    shape: tuple[int, ...]
-    format: BlockFormat
-    offset: int  # bytes from the start of the file
-    nbytes: int
-
-
 class GGUFFile:
     """An open GGUF file. Use as a context manager; arrays from `raw` are views into the mapped file.
 
@@ -99,7 +62,7 @@ class GGUFFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._map = _map_file(self.path)
+        self._map = map_file(self.path)
         try:
             header = _Header(self._map, self.path)
             self.metadata: Mapping[str, MetaValue] = header.metadata
@@ -125,25 +88,6 @@ class GGUFFile:
         return np.frombuffer(self._map, dtype=np.uint8, count=info.nbytes, offset=info.offset)
 
 
-def _map_file(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:  # mmap refuses an empty file
-        raise _corrupt(path, "the file is empty") from error
-    except OSError as error:
-        raise ModelFileError(
-            f"cannot open model file {path}",
-            error.strerror or "it cannot be read",
-            "check the path and its permissions",
-            code="model_file_missing",
-        ) from error
-
-
-def _corrupt(path: Path, why: str) -> ModelFileError:
-    return ModelFileError(f"damaged model file {path}", why, "download or copy the file again")
-
-
 class _Header:
     """One pass over the header. `_at` is the reading position; nothing is read or allocated beyond `_size`."""
 
@@ -160,7 +104,7 @@ class _Header:
         self.tensors = self._read_tensors(tensor_count)
 
     def _fail(self, why: str) -> ModelFileError:
-        return _corrupt(self._path, why)
+        return corrupt(self._path, why)
 
     def _take(self, nbytes: int, what: str) -> bytes:
         end = self._at + nbytes
@@ -267,7 +211,14 @@ class _Header:
             if offset % alignment:
                 raise self._fail(f"tensor {name!r} is not aligned to {alignment} bytes")
             tensors[name] = self._place(name, shape, format_id, data_start + offset)
+        self._check_apart(tensors.values())
         return tensors
+
+    def _check_apart(self, tensors: Iterable[TensorInfo]) -> None:
+        """No byte belongs to two tensors."""
+        for before, after in pairwise(sorted(tensors, key=lambda tensor: tensor.offset)):
+            if before.offset + before.nbytes > after.offset:
+                raise self._fail(f"tensors {before.name!r} and {after.name!r} overlap")
 
     def _alignment(self) -> int:
         value = self.metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
@@ -285,18 +236,16 @@ class _Header:
 
     def _place(self, name: str, shape: tuple[int, ...], format_id: int, offset: int) -> TensorInfo:
         if format_id not in FORMATS:
-            if format_id in _FOREIGN_TYPES:
+            if format_id in FOREIGN_TYPES:
                 raise ModelFileError(
-                    f"tensor {name!r} of {self._path} is stored as {_FOREIGN_TYPES[format_id]}",
+                    f"tensor {name!r} of {self._path} is stored as {FOREIGN_TYPES[format_id]}",
                     f"this engine unpacks {', '.join(known.name for known in FORMATS.values())}",
                     "use a file of the same model in one of these types",
                     code="model_unsupported",
                 )
             raise self._fail(f"tensor {name!r} has unknown type {format_id}")
         layout = FORMATS[format_id]
-        count = 1
-        for extent in shape:
-            count *= extent  # Python integers: an absurd shape grows, it does not wrap
+        count = value_count(shape)
         if count == 0 or shape[-1] % layout.block_size:
             raise self._fail(f"tensor {name!r} of shape {shape} cannot be {layout.name}")
         nbytes = count // layout.block_size * layout.block_bytes

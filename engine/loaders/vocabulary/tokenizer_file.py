@@ -1,0 +1,102 @@
+"""Reads a folder's tokenizer.json and refuses one that contradicts itself or the model; never tokenizes."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from engine.errors import ModelFileError
+from engine.loaders.files import corrupt, read_json
+
+_MAX_BYTES: Final = 64 << 20  # Gemma 3 has 33 MB
+
+
+def read_tokenizer(path: Path, vocab_size: int) -> dict[str, object]:
+    """The document, checked: byte-pair merges that build longer tokens out of known ones, ids inside the vocabulary.
+
+    Added tokens that the embedding has no row for are left out: no model has seen them. Raises ModelFileError.
+    """
+    document = read_json(path, _MAX_BYTES)
+    model = document.get("model")
+    if not isinstance(model, dict):
+        raise corrupt(path, "it has no 'model'")
+    kind = model.get("type", "BPE")  # old files leave it out
+    if kind != "BPE":
+        raise ModelFileError(
+            f"model file {path}",
+            f"its tokenizer is of the kind {str(kind)[:40]!r}; only byte-pair encoding is read",
+            "use a model of a supported kind",
+            code="model_unsupported",
+        )
+    vocabulary = _vocabulary(model.get("vocab"), vocab_size, path)
+    model["merges"] = _merges(model.get("merges"), vocabulary, path)
+    document["added_tokens"] = _added_tokens(document.get("added_tokens", []), vocab_size, path)
+    return document
+
+
+def as_text(document: dict[str, object]) -> str:
+    """The JSON that `tokenizers` reads."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def special_tokens(document: dict[str, object]) -> dict[str, int]:
+    """Added tokens that never show as text, by their content."""
+    added = document["added_tokens"]
+    assert isinstance(added, list)
+    return {token["content"]: token["id"] for token in added if token.get("special")}
+
+
+def puts_in_front(document: dict[str, object], token: str | None) -> bool:
+    """Whether the tokenizer itself begins every text with this token."""
+    found = [document.get("post_processor")]
+    while found:
+        step = found.pop()
+        if not isinstance(step, dict):
+            continue
+        single = step.get("single")
+        if step.get("type") == "TemplateProcessing" and isinstance(single, list) and single:
+            first = single[0].get("SpecialToken") if isinstance(single[0], dict) else None
+            if isinstance(first, dict) and first.get("id") == token:
+                return True
+        steps = step.get("processors")
+        found += steps if isinstance(steps, list) else []
+    return False
+
+
+def _vocabulary(entries: object, vocab_size: int, path: Path) -> dict[str, int]:
+    if not isinstance(entries, dict) or not entries:
+        raise corrupt(path, "it has no vocabulary")
+    for token, index in entries.items():
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < vocab_size:
+            raise corrupt(path, f"token {token[:40]!r} has an id that is none of the model's {vocab_size}")
+    if len(set(entries.values())) != len(entries):
+        raise corrupt(path, "two tokens have the same id")
+    return entries
+
+
+def _merges(entries: object, vocabulary: dict[str, int], path: Path) -> list[tuple[str, str]]:
+    """Pairs, as both ways of writing them say. No part is empty, so no merge can give one of its own parts."""
+    if not isinstance(entries, list):
+        raise corrupt(path, "it has no list of merges")
+    merges = []
+    for entry in entries:
+        pair = entry.split(" ") if isinstance(entry, str) else entry
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
+            raise corrupt(path, f"{str(entry)[:80]!r} is no merge of two tokens")
+        left, right = pair
+        if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
+            raise corrupt(path, f"the merge {str(entry)[:80]!r} does not fit the vocabulary")
+        merges.append((left, right))
+    return merges
+
+
+def _added_tokens(entries: object, vocab_size: int, path: Path) -> list[dict[str, object]]:
+    if not isinstance(entries, list):
+        raise corrupt(path, "its added tokens are no list")
+    kept = []
+    for entry in entries:
+        content, index = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(content, str) or not content or not isinstance(index, int) or isinstance(index, bool):
+            raise corrupt(path, "an added token has no content or no id")
+        if 0 <= index < vocab_size:
+            kept.append(entry)
+    return kept

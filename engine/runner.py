@@ -1,5 +1,6 @@
 """Carries a plan out: batch, forward pass, one sample a row. Takes no decision; a bad row fails its own request."""
 
+from collections.abc import Sequence
 from itertools import compress
 from typing import Final
 
@@ -9,7 +10,7 @@ from engine.batch import Batch, build_batch
 from engine.logprobs import TokenLogprobs
 from engine.models.causal_lm import CausalLM
 from engine.request import Request, RequestFailure
-from engine.sampler import NOT_FINITE, Rows, Sampled, Sampler
+from engine.sampler import NOT_FINITE, Rows, Sampled, Sampler, gone_wrong
 from engine.scheduler import ScheduledChunk, SchedulePlan, StepResult
 
 # Logits of prompt rows computed at once: 16 MiB, and as much again for the product that they are made of.
@@ -48,7 +49,25 @@ class Runner:
             requests, rows = list(compress(requests, sound)), rows[sound]
         if not requests:
             return Sampled()
-        return self._sampler.sample(self._model.logits(hidden[rows]), requests)
+        logits = self._model.logits(hidden[rows])
+        try:
+            return self._sampler.sample(logits, requests)
+        except Exception:  # noqa: BLE001 - somebody's row did it: the same rows again, each by itself, tell whose
+            return self._sample_alone(logits, requests)
+
+    def _sample_alone(self, logits: Rows, requests: Sequence[Request]) -> Sampled:
+        """The same tokens one by one, for a batch whose sampling broke off: who breaks it again fails alone."""
+        sampled = Sampled()
+        for index, request in enumerate(requests):
+            try:
+                own = self._sampler.sample(logits[index : index + 1], (request,))
+            except Exception as error:  # noqa: BLE001 - ends as this request's failure; its neighbours' rows are their own
+                sampled.failures[request.id] = gone_wrong(error)
+                continue
+            sampled.tokens |= own.tokens
+            sampled.failures |= own.failures
+            sampled.logprobs |= own.logprobs
+        return sampled
 
     def _explain_prompts(
         self, batch: Batch, hidden: Rows, failures: dict[str, RequestFailure]
@@ -79,7 +98,10 @@ class Runner:
             positions = wanted[start : start + at_once]
             logits = self._model.logits(hidden[start : start + at_once])
             token_ids = request.token_ids(positions.start + 1, positions.stop + 1)
-            some = self._sampler.explain(logits, token_ids, alternatives)
+            try:
+                some = self._sampler.explain(logits, token_ids, alternatives)
+            except Exception as error:  # noqa: BLE001 - ends as this request's failure, as above
+                return gone_wrong(error)
             if some is None:
                 return NOT_FINITE
             entries += some

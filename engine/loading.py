@@ -6,7 +6,9 @@ from engine.batch import PageLayout
 from engine.block_pool import NULL_PAGE
 from engine.config import EngineConfig
 from engine.digest import numerics_digest
+from engine.errors import EngineConfigError
 from engine.loaders import ModelDescription, open_model
+from engine.loaders.checkpoint import Checkpoint
 from engine.models.causal_lm import CausalLM
 from engine.sizing import cache_size
 
@@ -29,9 +31,26 @@ def load_model(config: EngineConfig) -> LoadedModel:
         shape = description.shape
         cache = cache_size(config, shape)
         pages = PageLayout(NULL_PAGE + 1 + cache.num_pages, config.page_size)
-        # Imported where it is chosen: torch takes two seconds, and a worker that does not need it should not wait.
-        from engine.torch_backend.loading import load_torch_model
-
-        model = load_torch_model(config, opened.weights, shape, pages, cache.max_context)
+        model = _build(config, opened.weights, description, pages, cache.max_context)
     digest = numerics_digest(description.revision, model.identity)
     return LoadedModel(model, description, cache.num_pages, cache.max_context, digest)
+
+
+def _build(
+    config: EngineConfig, weights: Checkpoint, description: ModelDescription, pages: PageLayout, max_context: int
+) -> CausalLM:
+    """The model on the backend that was asked for; "auto" takes the fused one where it can run.
+
+    Backends are imported where they are chosen: torch alone takes two seconds of a worker's start.
+    """
+    if config.backend in ("auto", "cpu") and config.device in ("auto", "cpu"):
+        from engine.cpu_backend.loading import load_cpu_model, unsupported
+
+        why = unsupported(config, description.shape)
+        if why is None:
+            return load_cpu_model(config, weights, description.shape, description.revision, pages, max_context)
+        if config.backend == "cpu":
+            raise EngineConfigError(f"the cpu backend cannot run here: {why}; use backend 'auto' or 'torch'")
+    from engine.torch_backend.loading import load_torch_model
+
+    return load_torch_model(config, weights, description.shape, pages, max_context)

@@ -1,0 +1,98 @@
+"""Builds the fused CPU model: whether this machine can, and where compiled code and packed weights are kept."""
+
+import hashlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from engine.batch import PageLayout
+from engine.config import EngineConfig
+from engine.cpu_backend.packing import Arrays, layout, pack
+from engine.cpu_backend.weight_file import mapped_weights, own_weights
+from engine.loaders.checkpoint import Checkpoint
+from engine.models.shape import ModelShape
+
+if TYPE_CHECKING:
+    from engine.cpu_backend.model import CpuDecoder
+
+_LAYOUT_VERSION: Final = 1
+_BLOCK: Final = 16
+_WORTH_KEEPING: Final = 32 << 20  # smaller models are packed again sooner than a file is looked for and cleaned up
+
+
+def unsupported(config: EngineConfig, shape: ModelShape) -> str | None:
+    """Why this backend cannot run here, or None when it can."""
+    if config.numerics != "exact":
+        return f"it has no numerics {config.numerics!r}"
+    if config.page_size % _BLOCK:
+        return f"it needs pages of a multiple of {_BLOCK} tokens, not {config.page_size}"
+    if find_spec("numba") is None:
+        return "numba is not installed"
+    import llvmlite.binding as llvm
+
+    if not llvm.get_host_cpu_features().get("avx512vnni", False):
+        return "this CPU has no AVX-512 VNNI"
+    keep_compiled_code(_cache_dir(config))
+    from engine.cpu_backend.self_test import products_are_exact
+
+    return None if products_are_exact(shape.product_widths) else "its int8 products are not exact on this machine"
+
+
+def load_cpu_model(
+    config: EngineConfig, checkpoint: Checkpoint, shape: ModelShape, revision: str, pages: PageLayout, max_context: int
+) -> "CpuDecoder":
+    """Raises ModelFileError. Ask `unsupported` first."""
+    cache = _cache_dir(config)
+    sources = keep_compiled_code(cache)
+    from engine.cpu_backend.model import CpuDecoder
+
+    arrays = layout(shape, tied=not checkpoint.has("output"))
+
+    def fill(into: Arrays) -> None:
+        pack(checkpoint, shape, into)
+
+    if sum(array.nbytes for array in arrays.values()) < _WORTH_KEEPING:
+        weights = own_weights(arrays, fill)
+    else:
+        name = {"revision": revision, "layout": _LAYOUT_VERSION}
+        weights = mapped_weights(cache / f"{revision[:32]}.packed", name, arrays, fill)
+    threads = config.threads or len(os.sched_getaffinity(0))
+    return CpuDecoder(weights, shape, pages, max_context, threads, _identity(sources))
+
+
+def _cache_dir(config: EngineConfig) -> Path:
+    return config.cache_dir or Path.home() / ".cache" / "headrace" / "engine"
+
+
+def keep_compiled_code(cache: Path) -> str:
+    """Has numba keep compiled code under a name for all of its sources, and returns that name.
+
+    By itself numba compiles a function anew when its own file has changed, but not for a file that it calls into.
+    """
+    from numba.core import config as numba_config
+
+    folder = Path(find_spec("kernels.cpu").origin).parent  # type: ignore[union-attr,arg-type]
+    sources = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        sources.update(file.read_bytes())
+    name = sources.hexdigest()[:16]
+    numba_config.CACHE_DIR = str(cache / f"compiled-{name}")  # type: ignore[attr-defined]
+    return name
+
+
+def _identity(sources: str) -> dict[str, str]:
+    import llvmlite
+    import numba
+
+    return {
+        "backend": "cpu",
+        "numerics": "exact",
+        "kernels": sources,
+        "device": "avx512vnni",  # all operations are pinned by IEEE 754 or whole: one CPU of the kind is like another
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,133 @@
+"""A decoder whose step is kernels/cpu's one function; knows arrays and the team of threads, no request.
+
+Working memory grows to the largest step it has seen and stays.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.batch import Batch, PageLayout
+from engine.cpu_backend.memory import address, aligned
+from engine.cpu_backend.packing import GROUP, Arrays, padded
+from engine.cpu_backend.room import WorkingMemory
+from engine.cpu_backend.team import Team
+from engine.models.shape import ModelShape, RotaryShape
+from kernels.cpu import rows
+from kernels.cpu.attention import BLOCK
+from kernels.cpu.decoder import OWN_REGIONS, REGIONS_PER_LAYER, Model, Reals, Step, forward, logits
+from kernels.cpu.matmul import product_tile
+
+_ACTIVATIONS: Final = {"silu": rows.SILU, "gelu_tanh": rows.GELU_TANH}
+_LOG2_E: Final = float(np.log2(np.e))
+
+
+class CpuDecoder:
+    """`weights` are packed (packing.py)."""
+
+    def __init__(
+        self,
+        weights: Arrays,
+        shape: ModelShape,
+        pages: PageLayout,
+        max_context: int,
+        threads: int,
+        identity: Mapping[str, str],
+    ) -> None:
+        self.vocab_size = shape.vocab_size
+        self.identity = identity
+        self._shape = shape
+        self._blocks_per_page = pages.size // BLOCK
+        blocks = pages.count * self._blocks_per_page
+        self._arrays = {**weights, **_rotations(shape, max_context), **_blocks(shape, blocks)}
+        self._model = _model(shape, self._arrays, blocks)
+        self._reals = Reals(shape.rms_eps, shape.score_scale * _LOG2_E, shape.embedding_scale)
+        self._memory = WorkingMemory(shape, max_context, threads)
+        self._team = Team(threads, shape.num_layers * REGIONS_PER_LAYER + OWN_REGIONS)
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        """The hidden state of every row behind the last layer, valid until the next step.  # [rows, hidden]"""
+        room = self._memory.for_rows(len(batch.token_ids))
+        tables = self._block_tables(batch.tables)
+        step = Step(
+            rows=len(batch.token_ids),
+            token_ids=address(batch.token_ids),
+            positions=address(batch.positions),
+            sequences=address(batch.row_chunk),
+            tables=address(tables),
+            table=tables.shape[1],
+        )
+        self._team.run(forward, self._model, self._reals, step, room)
+        return self._memory.x[: step.rows, : self._shape.hidden_size]
+
+    def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """hidden [rows, hidden] -> [rows, vocab]."""
+        room = self._memory.for_rows(len(hidden))
+        x = np.zeros((len(hidden), self._model.padded_hidden), dtype=np.float32)
+        x[:, : hidden.shape[1]] = hidden
+        out = np.empty((len(hidden), self._model.output_tiles * GROUP), dtype=np.float32)
+        self._team.run(logits, self._model, self._reals, len(hidden), address(x), room, address(out))
+        return out[:, : self.vocab_size]
+
+    def _block_tables(self, tables: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Pages as blocks of 16 positions."""
+        if self._blocks_per_page == 1:
+            return tables
+        first = tables[:, :, None] * self._blocks_per_page
+        return (first + np.arange(self._blocks_per_page)).reshape(len(tables), -1)
+
+
+def _model(shape: ModelShape, arrays: Arrays, blocks: int) -> Model:
+    """Sizes and addresses; an array without values has none."""
+    assert product_tile.address is not None
+    places = {name: address(values) if values.size else 0 for name, values in arrays.items()}
+    tied = {"output": places["embedding"], "output_scale": places["embedding_scale"]}
+    return Model(
+        product=product_tile.address,
+        layers=shape.num_layers,
+        heads=shape.num_heads,
+        kv_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        padded_head=padded(shape.head_dim),
+        hidden=shape.hidden_size,
+        padded_hidden=padded(shape.hidden_size),
+        padded_ffn=padded(shape.ffn_size),
+        output_tiles=padded(shape.vocab_size) // GROUP,
+        activation=_ACTIVATIONS[shape.activation],
+        blocks=blocks,
+        **(tied | places),
+    )
+
+
+def _rotations(shape: ModelShape, positions: int) -> Arrays:
+    """Cosines and sines [rotaries, positions, head_dim / 2], rounded from float64, and which of them a layer uses."""
+    half, count = shape.head_dim // 2, len(shape.rotaries)
+    frequencies = np.array([_frequencies(rotary, half) for rotary in shape.rotaries])
+    cos, sin = aligned((count, positions, half), np.float32), aligned((count, positions, half), np.float32)
+    for start in range(0, positions, 4096):  # float64 angles of a long context would be a large array
+        angles = np.arange(start, min(start + 4096, positions))[None, :, None] * frequencies[:, None, :]
+        cos[:, start : start + 4096], sin[:, start : start + 4096] = np.cos(angles), np.sin(angles)
+    return {
+        "cos": cos,
+        "sin": sin,
+        "rotary": np.array(shape.layer_rotary, dtype=np.int64) * cos[0].nbytes,
+        "window": np.array([window or 0 for window in shape.layer_windows], dtype=np.int64),
+    }
+
+
+def _frequencies(rotary: RotaryShape, half: int) -> NDArray[np.float64]:
+    frequencies = np.float64(rotary.theta) ** (-np.arange(half) / half)
+    return frequencies if rotary.factors is None else frequencies / np.array(rotary.factors)
+
+
+def _blocks(shape: ModelShape, count: int) -> Arrays:
+    """Keys and values of all layers, in blocks of 16 positions."""
+    where, slots = (shape.num_layers, count, shape.num_kv_heads), BLOCK * padded(shape.head_dim)
+    return {
+        "keys": aligned((*where, slots), np.uint8),
+        "key_scales": aligned((*where, BLOCK), np.float32),
+        "values": aligned((*where, slots), np.int8),
+        "value_scales": aligned((*where, BLOCK), np.float32),
+    }

@@ -1,0 +1,83 @@
+"""Working memory of a step, as large as the largest step so far."""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.cpu_backend.memory import address, aligned
+from engine.cpu_backend.packing import GROUP, padded
+from engine.models.shape import ModelShape
+from kernels.cpu.attention import BLOCK
+from kernels.cpu.decoder import STRIP, Room
+
+_FLOAT_BYTES: Final = 4
+_LINE: Final = 64
+
+
+class WorkingMemory:
+    """One model's, for a team of so many threads."""
+
+    def __init__(self, shape: ModelShape, max_context: int, threads: int) -> None:
+        self._shape = shape
+        self._capacity = 0
+        head = padded(shape.head_dim)
+        tiles = max(2, head // GROUP) * STRIP * GROUP * _FLOAT_BYTES
+        self._head_at = tiles
+        self._whole_at = self._head_at + head * _FLOAT_BYTES
+        self._scores_at = self._whole_at + head
+        scores = (max_context + 2 * BLOCK) * _FLOAT_BYTES
+        # A line between two threads' parts, or they would take it from each other.
+        self._own_bytes = -(-(self._scores_at + scores) // _LINE) * _LINE + _LINE
+        self._own = aligned((threads, self._own_bytes), np.uint8)
+        self.room = self.for_rows(1)
+
+    def for_rows(self, count: int) -> Room:
+        """Room for steps of up to `count` rows."""
+        if count > self._capacity:
+            self._capacity = count
+            self.room = self._make(count)
+        return self.room
+
+    def _make(self, count: int) -> Room:
+        shape = self._shape
+        hidden, head = padded(shape.hidden_size), padded(shape.head_dim)
+        middle = max(shape.num_heads * head, padded(shape.ffn_size))
+        self.x: NDArray[Any] = aligned((count, hidden), np.float32)
+        self._kept = [
+            self.x,
+            aligned((count, hidden), np.float32),
+            *_quantized(count, hidden),
+            *_quantized(count, middle),
+            aligned((count, shape.num_heads, head), np.int8),
+            aligned((count, shape.num_heads), np.float32),
+            aligned((count, shape.num_heads), np.int32),
+        ]
+        x, y, inputs, scales, starts, behind, behind_scales, behind_starts, query, query_scales, query_starts = (
+            address(array) for array in self._kept
+        )
+        return Room(
+            x=x,
+            y=y,
+            inputs=inputs,
+            input_scales=scales,
+            input_starts=starts,
+            middle=behind,
+            middle_scales=behind_scales,
+            middle_starts=behind_starts,
+            middle_groups=middle // GROUP,
+            query=query,
+            query_scales=query_scales,
+            query_starts=query_starts,
+            own=address(self._own),
+            own_bytes=self._own_bytes,
+            head_at=self._head_at,
+            whole_at=self._whole_at,
+            scores_at=self._scores_at,
+        )
+
+
+def _quantized(count: int, width: int) -> tuple[NDArray[Any], ...]:
+    """Bytes, their groups' scales, and -128 times their sums."""
+    groups = (count, width // GROUP)
+    return aligned((count, width), np.int8), aligned(groups, np.float32), aligned(groups, np.int32)

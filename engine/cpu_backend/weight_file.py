@@ -1,0 +1,97 @@
+"""Packed weights in one file that later starts map instead of packing again; knows arrays and bytes, no model.
+
+Workers of one machine that map the same file share its pages. The first 4,096 bytes are a JSON line that names what is
+behind it, written last: a file without it was not finished, and is made anew.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from engine.cpu_backend.packing import ArrayLayout, Arrays
+
+_HEADER_BYTES: Final = 4096
+_ALIGNMENT: Final = 4096
+
+
+def mapped_weights(
+    path: Path, name: Mapping[str, object], layout: Mapping[str, ArrayLayout], fill: Callable[[Arrays], None]
+) -> Arrays:
+    """The arrays of the file at `path`, which `fill` makes first where there is none for this `name`.
+
+    Where no file can be written, the arrays are this process's own memory.
+    """
+    size = _size(layout)
+    with contextlib.suppress(OSError):
+        if not _is_whole(path, name, size):
+            _write(path, name, layout, fill)
+        with path.open("rb") as file:
+            # Copy on write: nobody writes, but compiled code takes read-only arrays for another type.
+            return _arrays(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY), layout)
+    return own_weights(layout, fill)
+
+
+def own_weights(layout: Mapping[str, ArrayLayout], fill: Callable[[Arrays], None]) -> Arrays:
+    """The arrays in memory of this process."""
+    arrays = _arrays(mmap.mmap(-1, _size(layout)), layout)
+    fill(arrays)
+    return arrays
+
+
+def _write(
+    path: Path, name: Mapping[str, object], layout: Mapping[str, ArrayLayout], fill: Callable[[Arrays], None]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = _size(layout)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk says so here, and not as a signal in mid-copy
+            with mmap.mmap(file.fileno(), size) as memory:
+                arrays = _arrays(memory, layout)
+                fill(arrays)
+                del arrays
+                memory[: len(_header(name))] = _header(name)
+                memory.flush()
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _is_whole(path: Path, name: Mapping[str, object], size: int) -> bool:
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+            return header.startswith(_header(name)) and os.fstat(file.fileno()).st_size == size
+    except OSError:
+        return False
+
+
+def _header(name: Mapping[str, object]) -> bytes:
+    return json.dumps(name, sort_keys=True).encode() + b"\n"
+
+
+def _size(layout: Mapping[str, ArrayLayout]) -> int:
+    return _HEADER_BYTES + sum(_room(array) for array in layout.values())
+
+
+def _room(array: ArrayLayout) -> int:
+    return -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _arrays(memory: mmap.mmap, layout: Mapping[str, ArrayLayout]) -> Arrays:
+    arrays: Arrays = {}
+    offset = _HEADER_BYTES
+    for name, array in layout.items():
+        count = array.nbytes // np.dtype(array.dtype).itemsize
+        values = np.frombuffer(memory, dtype=array.dtype, count=count, offset=offset)
+        arrays[name] = values.reshape(array.shape)
+        offset += _room(array)
+    return arrays

@@ -1,0 +1,125 @@
+"""int8 x int8 products over packed weights, in tiles of some rows and 64 outputs; knows no layer.
+
+y[r, o] = w_scale[o] * sum over groups g of (x_scale[r, g] * sum over i in g of (x[r, i] w[o, i]))
+
+Sums within a group are whole numbers; groups are added in ascending order, product and sum rounded apart. So a row's
+bits depend neither on the number of rows in its tile nor on who computes it.
+
+Weights are kept as unsigned w + 128, which VNNI wants of one factor; -128 * sum(x) of each group starts its sum.
+    packed tile of 64 outputs   [groups, 16 quads of inputs, 64 outputs, 4 inputs]  bytes
+"""
+
+from typing import Any, Final
+
+from llvmlite import ir
+from numba import cfunc, types
+from numba.core import cgutils
+
+from kernels.cpu.simd import F32, FLOATS, I32, I64, INTS, dot, operation, pointer, spread
+
+GROUP: Final = 64
+"""Inputs that share one scale of the activations; also the outputs of one tile."""
+_QUADS: Final = GROUP // 4
+_VECTORS: Final = GROUP // 16
+_UNROLLED: Final = 4
+_BLOCK: Final = 6  # rows of one tile: 24 sums and 4 vectors of weights stay in 32 registers
+
+
+def _emit_tile(rows: int) -> Any:
+    """LLVM for one tile of `rows` rows; the arguments are those of `product_tile`."""
+
+    def emit(b: Any, x: Any, scales: Any, starts: Any, weights: Any, out: Any, groups: Any, stride: Any) -> None:
+        totals = _registers(b, FLOATS, rows)
+        sums = _registers(b, INTS, rows)
+        each = [(r, v) for r in range(rows) for v in range(_VECTORS)]
+        for r, v in each:
+            b.store(ir.Constant(FLOATS, [0.0] * 16), totals[r][v])
+        with cgutils.for_range(b, groups, intp=I64) as group:
+            index = [
+                b.add(b.mul(stride, I64(r)), group.index) for r in range(rows)
+            ]  # of a group in x, and of its scale
+            for r in range(rows):
+                start = _splat_from(b, b.add(starts, b.mul(index[r], I64(4))), I32, INTS)
+                for v in range(_VECTORS):
+                    b.store(start, sums[r][v])
+            lines = [b.add(x, b.mul(index[r], I64(GROUP))) for r in range(rows)]
+            first = b.add(weights, b.mul(group.index, I64(GROUP * GROUP)))
+            with cgutils.for_range(b, I64(_QUADS // _UNROLLED), intp=I64) as part:
+                for step in range(_UNROLLED):
+                    quad = b.add(b.mul(part.index, I64(_UNROLLED)), I64(step))
+                    at = b.add(first, b.mul(quad, I64(4 * GROUP)))
+                    w = [b.load(pointer(b, b.add(at, I64(64 * v)), INTS), align=4) for v in range(_VECTORS)]
+                    for r in range(rows):
+                        four = _splat_from(b, b.add(lines[r], b.mul(quad, I64(4))), I32, INTS)
+                        for v in range(_VECTORS):
+                            b.store(dot(b, b.load(sums[r][v]), w[v], four), sums[r][v])
+            for r in range(rows):
+                scale = _splat_from(b, b.add(scales, b.mul(index[r], I64(4))), F32, FLOATS)
+                for v in range(_VECTORS):
+                    part_sum = b.fmul(b.sitofp(b.load(sums[r][v]), FLOATS), scale)
+                    b.store(b.fadd(b.load(totals[r][v]), part_sum), totals[r][v])
+        for r, v in each:
+            at = b.add(out, I64((r * GROUP + 16 * v) * 4))
+            b.store(b.load(totals[r][v]), pointer(b, at, FLOATS), align=4)
+
+    return operation(types.void, (types.int64,) * 7, emit)
+
+
+def _registers(builder: Any, kind: ir.Type, rows: int) -> list[list[Any]]:
+    """Named places for vectors, which LLVM turns into registers."""
+    return [[cgutils.alloca_once(builder, kind) for _ in range(_VECTORS)] for _ in range(rows)]
+
+
+def _splat_from(builder: Any, address: Any, element: ir.Type, kind: ir.VectorType) -> Any:
+    return spread(builder, builder.load(pointer(builder, address, element), align=1), kind)
+
+
+_tile_1, _tile_2, _tile_3 = _emit_tile(1), _emit_tile(2), _emit_tile(3)
+_tile_4, _tile_5, _tile_6 = _emit_tile(4), _emit_tile(5), _emit_tile(6)
+
+
+@cfunc(types.void(*(types.int64,) * 8), cache=True)
+def product_tile(x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int, stride: int) -> None:
+    """One packed tile of weights times `rows` rows -> out float32 [rows, 64], before the weights' scales.
+
+    All but the last three are addresses: x int8 [rows, 64 * stride], scales float32 and starts int32 [rows, stride];
+    `groups` of them count.
+    """
+    done = 0
+    while done < rows:
+        block = min(_BLOCK, rows - done)
+        if block == 6:
+            _tile_6(x, scales, starts, weights, out, groups, stride)
+        elif block == 5:
+            _tile_5(x, scales, starts, weights, out, groups, stride)
+        elif block == 4:
+            _tile_4(x, scales, starts, weights, out, groups, stride)
+        elif block == 3:
+            _tile_3(x, scales, starts, weights, out, groups, stride)
+        elif block == 2:
+            _tile_2(x, scales, starts, weights, out, groups, stride)
+        else:
+            _tile_1(x, scales, starts, weights, out, groups, stride)
+        x += block * stride * GROUP
+        scales += 4 * block * stride
+        starts += 4 * block * stride
+        out += 4 * block * GROUP
+        done += block
+
+
+def product_of(x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int) -> None:
+    """`product_tile` for callers in Python."""
+    product_tile.ctypes(x, scales, starts, weights, out, rows, groups, groups)
+
+
+def _emit_call(builder: Any, function: Any, *arguments: Any) -> Any:
+    signature = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
+    return builder.call(builder.inttoptr(function, signature.as_pointer()), arguments)
+
+
+call_product = operation(types.void, (types.int64,) * 9, _emit_call)
+"""`product_tile` by its address, and its arguments.
+
+A compiled function that is called by name is compiled anew within each of its callers; these tiles are too
+long for that.
+"""

@@ -1,0 +1,72 @@
+"""Threads that walk through one step together: a barrier and a counter of work; knows no arithmetic.
+
+Every thread calls the same compiled function, which gives up the interpreter's lock for the whole step. Work is taken
+item by item, so a thread that was held up does less of it; who computes an item changes no bit of it.
+
+    board  int64 at an address, a cache line for each number:  | arrivals | items taken of region 0 | of region 1 | ...
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numpy.typing import NDArray
+
+from kernels.cpu.simd import I64, operation, pointer
+
+_LINE: Final = 8  # int64 numbers in a cache line
+_SPINS: Final = 2_000  # some 50 microseconds; then whoever else wants the core may have it
+
+
+def new_board(regions: int) -> NDArray[np.int64]:
+    """A board for a step of so many regions between barriers."""
+    return np.zeros((1 + regions) * _LINE, dtype=np.int64)
+
+
+def forget_items(board: NDArray[np.int64]) -> None:
+    """Before a step. Arrivals stay: a thread may still be on its way out of the last barrier."""
+    board[_LINE:] = 0
+
+
+def _add_one(builder: Any, address: Any) -> Any:
+    return builder.atomic_rmw("add", pointer(builder, address, I64), I64(1), "seq_cst")
+
+
+def _look(builder: Any, address: Any) -> Any:
+    return builder.load_atomic(pointer(builder, address, I64), "acquire", align=8)
+
+
+def _pause(builder: Any) -> Any:
+    signature = ir.FunctionType(ir.VoidType(), [])
+    return builder.call(
+        builder.module.globals.get("llvm.x86.sse2.pause")
+        or ir.Function(builder.module, signature, "llvm.x86.sse2.pause"),
+        [],
+    )
+
+
+_fetch_add = operation(types.int64, (types.int64,), _add_one)
+_atomic_load = operation(types.int64, (types.int64,), _look)
+_relax = operation(types.void, (), _pause)
+_yield_core = types.ExternalFunction("sched_yield", types.int32())
+
+
+@njit(cache=True, nogil=True)
+def next_item(board: Any, region: Any) -> Any:
+    """The number of an item of a region that nobody has taken yet; the caller compares with how many there are."""
+    return _fetch_add(board + (1 + region) * _LINE * 8)
+
+
+@njit(cache=True, nogil=True)
+def barrier(board: Any, threads: Any) -> None:
+    """Returns when all threads have come here. The count of arrivals only grows, so nobody has to reset it."""
+    if threads == 1:
+        return
+    wanted = (_fetch_add(board) // threads + 1) * threads
+    spins = 0
+    while _atomic_load(board) < wanted:
+        _relax()
+        spins += 1
+        if spins > _SPINS:
+            _yield_core()

@@ -20,7 +20,7 @@ def write_kv(key: Tensor, value: Tensor, kv_pages: Tensor, kv_scales: Tensor | N
     rows, kv_heads, head_dim = key.shape
     if rows == 0:
         return
-    _write_kv[(rows, kv_heads)](
+    write_heads[(rows, kv_heads)](
         key, value, kv_pages, kv_scales, slots, key.stride(0) // head_dim, value.stride(0) // head_dim,
         kv_heads=kv_heads, head_dim=head_dim, width=triton.next_power_of_2(head_dim), page_size=kv_pages.shape[3],
         limit=largest_kept(kv_pages.dtype), int8=kv_scales is not None, num_warps=1, enable_fp_fusion=False,
@@ -33,7 +33,7 @@ def largest_kept(dtype: torch.dtype) -> float:
 
 
 @triton.jit(do_not_specialize=["key_heads", "value_heads"])
-def _write_kv(
+def write_heads(
     key, value, kv_pages, kv_scales, slots, key_heads, value_heads,
     kv_heads: tl.constexpr, head_dim: tl.constexpr, width: tl.constexpr, page_size: tl.constexpr,
     limit: tl.constexpr, int8: tl.constexpr,

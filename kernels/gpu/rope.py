@@ -20,7 +20,7 @@ from kernels.reference.quantize import SMALLEST_MAX
 _SMALLEST_MAX: Final = tl.constexpr(SMALLEST_MAX)
 
 
-def qk_norm_rope_write_kv(
+def qknorm_rope_write_kv(
     qkv: Tensor,
     positions: Tensor,
     cos: Tensor,
@@ -39,7 +39,7 @@ def qk_norm_rope_write_kv(
     if out is None:
         out = torch.empty(rows, heads, head_dim, dtype=qkv.dtype, device=qkv.device)
     if rows:
-        _norm_rope_write[(rows, all_heads)](
+        norm_rope_write[(rows, all_heads)](
             qkv, positions, cos, sin, query_weight, key_weight, kv_pages, kv_scales, slots, out,
             heads=heads, kv_heads=kv_heads, head_dim=head_dim, width=triton.next_power_of_2(head_dim),
             page_size=page_size, eps=eps, steps=grid_steps(head_dim), limit=largest_kept(kv_pages.dtype),
@@ -49,7 +49,7 @@ def qk_norm_rope_write_kv(
 
 
 @triton.jit
-def _norm_rope_write(
+def norm_rope_write(
     qkv, positions, cos, sin, query_weight, key_weight, kv_pages, kv_scales, slots, out,
     heads: tl.constexpr, kv_heads: tl.constexpr, head_dim: tl.constexpr, width: tl.constexpr, page_size: tl.constexpr,
     eps: tl.constexpr, steps: tl.constexpr, limit: tl.constexpr, int8: tl.constexpr,

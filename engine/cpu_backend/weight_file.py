@@ -53,12 +53,11 @@ def _write(
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk says so here, and not as a signal in mid-copy
-            with mmap.mmap(file.fileno(), size) as memory:
-                arrays = _arrays(memory, layout)
-                fill(arrays)
-                del arrays
-                memory[: len(_header(name))] = _header(name)
-                memory.flush()
+            # Unmapped when the last array of it goes: an error on its way still holds some.
+            memory = mmap.mmap(file.fileno(), size)
+            fill(_arrays(memory, layout))
+            memory[: len(_header(name))] = _header(name)
+            memory.flush()
             Path(file.name).replace(path)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)

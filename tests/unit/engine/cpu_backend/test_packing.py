@@ -1,0 +1,104 @@
+"""Weights in the order of kernels/cpu, and the proof that their products are exact."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.config import EngineConfig
+from engine.cpu_backend import loading, self_test
+from engine.cpu_backend.packing import GROUP, layout, pack, pack_rows, padded
+from engine.models.shape import ModelShape, RotaryShape
+
+pytest.importorskip("numba")
+SHAPE = ModelShape(
+    vocab_size=70,
+    context_length=64,
+    hidden_size=72,
+    ffn_size=100,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=18,
+    rms_eps=1e-5,
+    rotaries=(RotaryShape(1e4),),
+    layer_rotary=(0, 0),
+    layer_windows=(None, None),
+    qkv_bias=True,
+)
+
+
+class Numbered:
+    """A checkpoint whose every tensor is random, but the same each time."""
+
+    def has(self, role: str, layer: int | None = None) -> bool:
+        return role != "output"
+
+    def take(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> NDArray[np.float32]:
+        seed = sum(map(ord, role)) * 100 + (layer or 0)
+        values: NDArray[np.float32] = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        return values
+
+
+def unpacked(tiles: NDArray[Any], scales: NDArray[Any]) -> NDArray[np.float32]:
+    """[64 * tiles, in] from packed tiles, by the formula in kernels/cpu/matmul.py."""
+    groups = tiles.shape[1] // GROUP**2
+    bytes_ = tiles.reshape(len(tiles), groups, GROUP // 4, GROUP, 4).transpose(0, 3, 1, 2, 4)
+    whole = bytes_.reshape(len(tiles) * GROUP, groups * GROUP).astype(np.float32) - 128
+    return whole * scales[:, None]
+
+
+def test_rows_come_back_within_half_a_step() -> None:
+    values = Numbered().take("q", (130, 150))
+    tiles, scales = np.zeros((3, 192 * GROUP), np.uint8), np.zeros(192, np.float32)
+    pack_rows(values, tiles, scales)
+    back = unpacked(tiles, scales)
+    assert (np.abs(back[:130, :150] - values) <= scales[:130, None] * 0.5001).all()
+    assert not back[130:].any()
+    assert not back[:, 150:].any()
+
+
+def test_every_head_is_padded_by_itself() -> None:
+    arrays = {name: np.zeros(each.shape, each.dtype) for name, each in layout(SHAPE, tied=True).items()}
+    pack(Numbered(), SHAPE, arrays)
+    head = padded(SHAPE.head_dim)
+    for layer in range(2):
+        qkv = unpacked(arrays["qkv"][layer], arrays["qkv_scale"][layer]).reshape(8, head, -1)
+        for name, first, count in (("q", 0, 4), ("k", 4, 2), ("v", 6, 2)):
+            wanted = Numbered().take(name, (count * 18, 72), layer).reshape(count, 18, 72)
+            np.testing.assert_allclose(qkv[first : first + count, :18, :72], wanted, atol=0.03)
+            bias = arrays["qkv_bias"][layer].reshape(8, head)[first : first + count]
+            assert (bias[:, :18].ravel() == Numbered().take(f"{name}_bias", (count * 18,), layer)).all()
+        assert not qkv[:, 18:].any()
+        o = unpacked(arrays["o"][layer], arrays["o_scale"][layer]).reshape(padded(72), 4, head)
+        np.testing.assert_allclose(o[:72, :, :18], Numbered().take("o", (72, 72), layer).reshape(72, 4, 18), atol=0.03)
+        assert not o[:, :, 18:].any()
+        up = unpacked(arrays["gate_up"][layer], arrays["gate_up_scale"][layer])[padded(100) :]
+        np.testing.assert_allclose(up[:100, :72], Numbered().take("up", (100, 72), layer), atol=0.03)
+
+
+def test_products_are_proven_exact() -> None:
+    if loading.unsupported(EngineConfig("none"), SHAPE):
+        pytest.skip("the fused backend does not run on this machine")
+    assert self_test.products_are_exact((64, 72, 576, 1536, 3000))
+
+
+def test_a_product_that_saturates_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = self_test._products
+
+    def saturated(x: NDArray[np.int8], scales: NDArray[np.float32], tiles: NDArray[Any]) -> NDArray[np.float32]:
+        return np.minimum(right(x, scales, tiles), np.float32(1e6))
+
+    monkeypatch.setattr(self_test, "_products", saturated)
+    assert not self_test.products_are_exact((576,))
+
+
+def test_a_row_that_depends_on_its_neighbours_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = self_test._products
+
+    def dependent(x: NDArray[np.int8], scales: NDArray[np.float32], tiles: NDArray[Any]) -> NDArray[np.float32]:
+        return right(x, scales, tiles) + np.float32(len(x) == 7)
+
+    monkeypatch.setattr(self_test, "_products", dependent)
+    assert not self_test.products_are_exact((64,))

@@ -1,0 +1,81 @@
+"""Packed weights in a file: made once, mapped afterwards, made anew when not whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.cpu_backend.packing import ArrayLayout, Arrays
+from engine.cpu_backend.weight_file import mapped_weights, own_weights
+
+LAYOUT = {
+    "a": ArrayLayout((3, 5), np.float32),
+    "none": ArrayLayout((2, 0), np.float32),
+    "b": ArrayLayout((7,), np.uint8),
+}
+NAME = {"revision": "r", "layout": 1}
+
+
+class Filler:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, into: Arrays) -> None:
+        assert {name: array.shape for name, array in into.items()} == {n: each.shape for n, each in LAYOUT.items()}
+        assert all(not array.any() for array in into.values())
+        self.calls += 1
+        into["a"][:] = np.arange(15).reshape(3, 5)
+        into["b"][:] = 200
+
+
+def check(arrays: Arrays) -> None:
+    assert arrays["a"].tolist() == np.arange(15).reshape(3, 5).tolist()
+    assert arrays["b"].tolist() == [200] * 7
+    assert all(array.ctypes.data % 64 == 0 for array in arrays.values() if array.size)
+
+
+def test_a_file_is_filled_once(tmp_path: Path) -> None:
+    fill = Filler()
+    for _ in range(3):
+        check(mapped_weights(tmp_path / "new" / "w", NAME, LAYOUT, fill))
+    assert fill.calls == 1
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["w"]
+
+
+def test_writing_to_mapped_arrays_changes_no_file(tmp_path: Path) -> None:
+    fill = Filler()
+    mapped_weights(tmp_path / "w", NAME, LAYOUT, fill)["a"][:] = 0
+    check(mapped_weights(tmp_path / "w", NAME, LAYOUT, fill))
+    assert fill.calls == 1
+
+
+def test_a_file_of_another_name_is_made_anew(tmp_path: Path) -> None:
+    fill = Filler()
+    mapped_weights(tmp_path / "w", NAME, LAYOUT, fill)
+    check(mapped_weights(tmp_path / "w", NAME | {"layout": 2}, LAYOUT, fill))
+    assert fill.calls == 2
+
+
+def test_a_file_cut_short_is_made_anew(tmp_path: Path) -> None:
+    fill, path = Filler(), tmp_path / "w"
+    mapped_weights(path, NAME, LAYOUT, fill)
+    path.write_bytes(path.read_bytes()[:-1])
+    check(mapped_weights(path, NAME, LAYOUT, fill))
+    assert fill.calls == 2
+
+
+def test_without_a_place_for_files_memory_will_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    fill = Filler()
+    check(mapped_weights(tmp_path / "file" / "w", NAME, LAYOUT, fill))
+    check(own_weights(LAYOUT, fill))
+    assert fill.calls == 2
+
+
+def test_a_filler_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail(into: Arrays) -> None:
+        raise KeyError("no such tensor")
+
+    with pytest.raises(KeyError):
+        mapped_weights(tmp_path / "w", NAME, LAYOUT, fail)
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import results
+from benchmarks.arguments import common, names
 from benchmarks.comparison import Sample, pair_order, summaries
 from benchmarks.machine import commit, today
 from benchmarks.peers.headrace import OURS
@@ -135,7 +136,7 @@ def _pair(ours: Opponent, opponent: Opponent, workload: Workload, round_number: 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 when a peer failed."""
     given = _parser().parse_args(arguments)
-    names = [NUMERICS_PEER] if given.numerics else given.peers
+    against = [NUMERICS_PEER] if given.numerics else given.peers
     workloads = NUMERICS_WORKLOADS if given.numerics and given.workloads is None else given.workloads or WORKLOADS
     settings = Settings(
         model_path(given.model),
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.timeout,
     )
     output = given.output or results.FOLDER / ("numerics.json" if given.numerics else "cpu.json")
-    ours, peers = Opponent(OURS, settings), [Opponent(find(name), settings) for name in names]
+    ours, peers = Opponent(OURS, settings), [Opponent(find(name), settings) for name in against]
     with ExitStack() as stack:
         for opponent in (ours, *peers):
             stack.callback(opponent.stop)
@@ -160,29 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--peers", type=_names(PEERS), default=list(DEFAULT_PEERS), help=", ".join(PEERS))
-    parser.add_argument("--workloads", type=_names(WORKLOADS), help=", ".join(WORKLOADS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = common("benchmarks.cpu", __doc__, rounds=3, output=None)
+    parser.add_argument("--peers", type=names(PEERS), default=list(DEFAULT_PEERS), help=", ".join(PEERS))
+    parser.add_argument("--workloads", type=names(WORKLOADS), help=", ".join(WORKLOADS))
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one run of one workload")
     parser.add_argument("--numerics", action="store_true", help="exact against reference numerics")
-    parser.add_argument(
-        "--model", type=Path, default=None, help="a GGUF; default: the small model of `headrace models`"
-    )
-    parser.add_argument("--output", type=Path, help="what it says of other peers and workloads is kept")
     return parser
-
-
-def _names(known: Mapping[str, object]) -> Any:
-    def split(text: str) -> list[str]:
-        names = text.split(",")
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: unknown; known are {', '.join(known)}")
-        return names
-
-    return split
 
 
 if __name__ == "__main__":

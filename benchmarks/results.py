@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.comparison import merged
+from benchmarks.figures import Figure
 from benchmarks.machine import ROOT, commit, machine, today
 
 FOLDER: Final = ROOT / "benchmarks" / "results"
@@ -43,6 +44,13 @@ def read(path: Path) -> dict[str, Any]:
 def write(path: Path, result: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_figures(path: Path, model: Path, flags: Mapping[str, Any], figures: Iterable[Figure]) -> dict[str, Any]:
+    """Written, and given back for its table."""
+    result = {**header(model), "flags": dict(flags), "figures": [figure.record() for figure in figures]}
+    write(path, result)
+    return result
 
 
 def write_comparison(

@@ -46,7 +46,8 @@ def unpacked(tiles: NDArray[Any], scales: NDArray[Any]) -> NDArray[np.float32]:
     groups = tiles.shape[1] // GROUP**2
     bytes_ = tiles.reshape(len(tiles), groups, GROUP // 4, GROUP, 4).transpose(0, 3, 1, 2, 4)
     whole = bytes_.reshape(len(tiles) * GROUP, groups * GROUP).astype(np.float32) - 128
-    return whole * scales[:, None]
+    values: NDArray[np.float32] = whole * scales[:, None]
+    return values
 
 
 def test_rows_come_back_within_half_a_step() -> None:

@@ -19,6 +19,8 @@ from kernels.gpu.epilogue import finish
 _LONG_STEP: Final = 128
 # Rows up to which weights are multiplied without tensor cores, whose smallest tile has 16 rows.
 _FEW_ROWS: Final = 4
+# Steps of theirs whose weights are under way at a time: without a tensor core's product a loop has to ask for it.
+_FEW_ROWS_STAGES: Final = tl.constexpr(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def _by_rows(
     weight_at = weight + column.to(tl.int64)[:, None] * width + inputs[None, :]
     whole = tl.zeros((lines, columns), tl.int32)
     total = tl.zeros((lines, columns), tl.float32)
-    for start in range(0, width, step):
+    for start in tl.range(0, width, step, num_stages=_FEW_ROWS_STAGES):
         left = width - start
         xs = tl.load(x_at + start, mask=(line[:, None] < rows) & (inputs[None, :] < left), other=0)
         ws = tl.load(weight_at + start, mask=(column[:, None] < outputs) & (inputs[None, :] < left), other=0)
@@ -145,7 +147,7 @@ def scaled_int8_matmul(
     if rows <= _FEW_ROWS:
         lines = triton.next_power_of_2(rows)
         _by_rows[triton.cdiv(outputs, 32),](
-            *tensors, rows, width, outputs, groups, step, lines, 32, num_warps=4, num_stages=6, **options
+            *tensors, rows, width, outputs, groups, step, lines, 32, num_warps=4, **options
         )
         return
     tile = next((tile for most, tile in _TILES.items() if rows <= most), _LARGEST)

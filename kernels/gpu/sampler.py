@@ -18,10 +18,12 @@ from kernels.gpu.sampler_ranks import (
     LOWEST,
     best_below,
     find_border,
+    gap_of,
     id_of,
     load_ranks,
     rank_of,
     score_of,
+    slot_bests,
     tally,
 )
 from kernels.gpu.sampler_scores import adjust
@@ -54,12 +56,13 @@ def _choose(
     """Program (row)."""
     row = tl.program_id(0).to(tl.int64)
     source = scores + row * vocab
-    best = best_below(source, HIGHEST, vocab, tile)
+    slots = slot_bests(source, HIGHEST, vocab, tile)
+    best = tl.max(slots, 0)
     top, temperature = score_of(best), tl.load(temperatures + row)
     sound = tl.abs(top) < float("inf")
     token_id = id_of(best)
     if sound & (temperature > 0):
-        border = _border(source, best, top, temperature, tl.load(top_k + row), tl.load(top_p + row), vocab, tile)
+        border = _border(source, slots, top, temperature, tl.load(top_k + row), tl.load(top_p + row), vocab, tile)
         stream = noise_stream(tl.load(noise_key + row), tl.load(offset + row))
         token_id = id_of(_drawn(source, border, top, temperature, tl.load(min_p + row), stream, vocab, tile))
     tl.store(token_ids + row, tl.where(sound, token_id, _NO_TOKEN).to(tl.int64))
@@ -70,18 +73,17 @@ def _choose(
 
 
 @triton.jit
-def _border(source, best, top, temperature, k, p, vocab: tl.constexpr, tile: tl.constexpr):
+def _border(source, slots, top, temperature, k, p, vocab: tl.constexpr, tile: tl.constexpr):
     """The lowest rank that top-k and then top-p leave."""
-    border, count = best * 0 + LOWEST + 1, best * 0 + vocab
+    border = tl.max(slots, 0) * 0 + LOWEST + 1
     if (k > 0) & (k < vocab):
-        border = find_border(source, border, count, best + 1, k, top, temperature, vocab, tile, False)
-        count = count * 0 + k
+        border = find_border(source, slots, border, k, top, temperature, vocab, tile, False)
     if p < 1.0:
         _, total = tally(source, border, top, temperature, vocab, tile, True)
         share = p.to(tl.float64) * total.to(tl.float64)
         whole = share.to(tl.int64)
         wanted = tl.minimum(whole + (whole.to(tl.float64) < share).to(tl.int64), total)
-        border = find_border(source, border, count, best + 1, wanted, top, temperature, vocab, tile, True)
+        border = find_border(source, slots, border, wanted, top, temperature, vocab, tile, True)
     return border
 
 
@@ -92,7 +94,7 @@ def _drawn(source, border, top, temperature, min_p, stream, vocab: tl.constexpr,
     drawn = tl.full((tile,), LOWEST, tl.int64)
     for start in range(0, vocab, tile):
         score, rank = load_ranks(source, start, vocab, tile)
-        gap = tl.div_rn(score - top, tl.full((tile,), 0.0, tl.float32) + temperature)
+        gap = gap_of(score, top, temperature)
         left = (rank >= border) & (gap >= smallest)
         if tl.max(left.to(tl.int32), 0) > 0:
             ids = start + tl.arange(0, tile)

@@ -22,6 +22,8 @@ LOWEST: Final = tl.constexpr(-(1 << 63))
 HIGHEST: Final = tl.constexpr((1 << 63) - 1)
 _ID_BITS: Final = tl.constexpr((1 << 31) - 1)
 _NAN: Final = tl.constexpr(0x7FC00000)
+# Tiles under way at a time: without a tensor core's product a loop has to ask for it.
+_STAGES: Final = tl.constexpr(3)
 
 
 @triton.jit
@@ -48,6 +50,12 @@ def _flipped(bits):
 
 
 @triton.jit
+def gap_of(score, top, temperature):
+    """(score - top) / temperature"""
+    return tl.div_rn(score - top, tl.full(score.shape, 0.0, tl.float32) + temperature)
+
+
+@triton.jit
 def weight(gap):
     """e^gap for gaps of at most 0, in whole multiples of 2^-40, rounded down. int64."""
     return (exp2(gap * _LOG2_E) * _GRID).to(tl.int64)
@@ -62,31 +70,68 @@ def load_ranks(source, start, vocab: tl.constexpr, tile: tl.constexpr):
 
 
 @triton.jit
-def best_below(source, limit, vocab: tl.constexpr, tile: tl.constexpr):
-    """The highest rank below `limit` in a row; LOWEST if there is none."""
+def slot_bests(source, limit, vocab: tl.constexpr, tile: tl.constexpr):
+    """[tile]: of the ids s, s + tile, s + 2 tile ... the highest rank below `limit`; LOWEST if there is none."""
     best = tl.full((tile,), LOWEST, tl.int64)
-    for start in range(0, vocab, tile):
+    for start in tl.range(0, vocab, tile, num_stages=_STAGES):
         _, rank = load_ranks(source, start, vocab, tile)
         best = tl.maximum(best, tl.where(rank < limit, rank, LOWEST))
-    return tl.max(best, 0)
+    return best
+
+
+@triton.jit
+def best_below(source, limit, vocab: tl.constexpr, tile: tl.constexpr):
+    """The highest rank below `limit` in a row; LOWEST if there is none."""
+    return tl.max(slot_bests(source, limit, vocab, tile), 0)
 
 
 @triton.jit
 def tally(source, border, top, temperature, vocab: tl.constexpr, tile: tl.constexpr, weighs: tl.constexpr):
     """How many ranks reach `border`, which is above LOWEST, and what they weigh together (0 unless asked). int64."""
     count, mass = tl.zeros((tile,), tl.int64), tl.zeros((tile,), tl.int64)
-    for start in range(0, vocab, tile):
+    for start in tl.range(0, vocab, tile, num_stages=_STAGES):
         score, rank = load_ranks(source, start, vocab, tile)
         count += (rank >= border).to(tl.int64)
         if weighs:
-            gap = tl.div_rn(score - top, tl.full((tile,), 0.0, tl.float32) + temperature)
-            mass += tl.where(rank >= border, weight(gap), 0)
+            mass += tl.where(rank >= border, weight(gap_of(score, top, temperature)), 0)
     return tl.sum(count, 0), tl.sum(mass, 0)
 
 
 @triton.jit
+def tally_slots(slots, border, top, temperature, weighs: tl.constexpr):
+    """`tally` of the slots' bests alone."""
+    reached = slots >= border
+    mass = tl.zeros(slots.shape, tl.int64)
+    if weighs:
+        score = tl.where(reached, score_of(slots), top)  # an empty slot's would be NaN
+        mass = tl.where(reached, weight(gap_of(score, top, temperature)), 0)
+    return tl.sum(reached.to(tl.int64), 0), tl.sum(mass, 0)
+
+
+@triton.jit
 def find_border(
+    source, slots, floor, wanted, top, temperature, vocab: tl.constexpr, tile: tl.constexpr, weighs: tl.constexpr
+):
+    """The highest border whose ranks reach `wanted`, as a count or as a weight; `floor` is a border that does.
+
+    What the slots' bests reach, all ranks reach: so a border is found among those first, in registers, and only what is
+    above it is searched in the row. Of top-k that leaves next to nothing, since few of the best share a slot.
+    """
+    low, high = floor, tl.max(slots, 0) + 1
+    count, mass = tally_slots(slots, floor * 0 + LOWEST + 1, top, temperature, weighs)
+    if (mass if weighs else count) >= wanted:
+        among_slots = _halved(
+            source, slots, floor * 0 + LOWEST + 1, count, high, wanted, top, temperature, vocab, tile, weighs, True
+        )
+        low = tl.maximum(low, among_slots)
+    count, _ = tally(source, low, top, temperature, vocab, tile, False)
+    return _halved(source, slots, low, count, high, wanted, top, temperature, vocab, tile, weighs, False)
+
+
+@triton.jit
+def _halved(
     source,
+    slots,
     low,
     low_count,
     high,
@@ -96,16 +141,19 @@ def find_border(
     vocab: tl.constexpr,
     tile: tl.constexpr,
     weighs: tl.constexpr,
+    of_slots: tl.constexpr,
 ):
-    """The highest border whose ranks reach `wanted`, as a count or as a weight, by halving.
+    """The highest border that reaches `wanted`: `low` does, with `low_count` ranks, `high` is above all of them.
 
-    `low` reaches it, with `low_count` ranks; `high` does not, and is above all of them. The border lies between them
-    and is found as soon as a single rank does, which takes some twenty halvings of a usual row, and 64 at most.
+    Done as soon as one rank is left between the two, or the count is as wanted; 64 halvings at most.
     """
     high_count = low_count * 0
-    while low_count - high_count > 1:
+    while (low_count - high_count > 1) & ((low_count != wanted) | weighs):
         middle = (low >> 1) + (high >> 1) + (low & high & 1)
-        count, mass = tally(source, middle, top, temperature, vocab, tile, weighs)
+        if of_slots:
+            count, mass = tally_slots(slots, middle, top, temperature, weighs)
+        else:
+            count, mass = tally(source, middle, top, temperature, vocab, tile, weighs)
         reached = (mass if weighs else count) >= wanted
         low, low_count = tl.where(reached, middle, low), tl.where(reached, count, low_count)
         high, high_count = tl.where(reached, high, middle), tl.where(reached, high_count, count)

@@ -1,11 +1,11 @@
 """Compares random schedules with solo runs, token by token; knows the engine's border and nothing inside it.
 
-    python -m tests.unit.engine.any_schedule --model PATH --seeds 10 [--first-seed N]
+    python -m tests.unit.engine.any_schedule --schedules 1000 [--model tiny|PATH] [--backend torch|cpu|cuda]
 
-Each seed draws some requests and a life for them: two engines with small page pools and budgets of their own, arrivals
-over many steps, neighbours aborted, and one stop for each request, after which it goes on in the other engine or in
-the same one. The solo run has one engine with a large pool, one request at a time and one chunk size. One JSON line a
-seed, then the total; exit 1 if anything differs.
+Each schedule draws some requests and a life for them: two engines with small page pools, budgets and prefix caches of
+their own, arrivals over many steps, beginnings in common, neighbours aborted, and for most requests a stop, after which
+they go on in the other engine or in the same one. The solo run has one engine with a large pool and no prefix cache,
+one request at a time and one chunk size. One JSON line a schedule, then the total in words; exit 1 if anything differs.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import math
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,12 +21,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine import Engine, EngineConfig, RequestOutput, Resume, SamplingParams, TokenLogprobs
-from engine.loaders import describe
+from engine.loading import LoadedModel, load_model
+from tests.tiny_model import write_tiny_model
 
-MAX_PROMPT, MAX_OUTPUT, MAX_BUDGET = 300, 64, 256
+MAX_PROMPT, MAX_BUDGET = 300, 256
+PAGE_SIZES = (4, 8, 16)
 _SOLO_CHUNK = 48
 _SOLO_TOKENS = 512
-# Far more steps than any seed needs: a schedule that stands still is an error and not an endless loop.
+# Pages of each model that schedules take theirs from: as much as the largest of them may want.
+_POOL_TOKENS = 4096
+# Far more steps than any schedule needs: one that stands still is an error and not an endless loop.
 _STEP_LIMIT = 100_000
 
 T = TypeVar("T")
@@ -33,26 +38,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request and what happens to it. `stop_at`, `abort_at`: lengths of output; `abort_at` None: it ends itself."""
+    """One request and what happens to it. `stop_at`, `abort_at`: lengths of output at which it does, None: never."""
 
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams
     priority: int
     arrives: int
-    stop_at: int
+    stop_at: int | None
     moves: bool
     abort_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """One engine of a seed."""
+    """One engine of a schedule."""
 
     page_size: int
     num_pages: int
     max_batched_tokens: int
     max_num_seqs: int
+    prefix_cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +70,61 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Report:
     """`tokens` were compared, and so many `logprobs` of output and prompt tokens; `differing` of them (or a missing
-    one, or a finish reason) were not the solo run's."""
+    one, or a finish reason) were not the solo run's. `cached_tokens` of prompts came from a prefix cache, for `hits`
+    requests; `resumes` went on from a random offset, `moves` of them in another engine."""
 
-    seeds: int = 0
+    schedules: int = 0
     requests: int = 0
+    sampled: int = 0
     tokens: int = 0
     logprobs: int = 0
     differing: int = 0
     preemptions: int = 0
-    stops: int = 0
+    hits: int = 0
+    cached_tokens: int = 0
+    resumes: int = 0
+    moves: int = 0
     aborts: int = 0
     steps: int = 0
     most_running: int = 0
+    widest_step: int = 0
     seconds: float = 0.0
 
     def __add__(self, other: "Report") -> "Report":
         total = {name: value + getattr(other, name) for name, value in asdict(self).items()}
-        return Report(**total | {"most_running": max(self.most_running, other.most_running)})
+        most = {name: max(getattr(self, name), getattr(other, name)) for name in ("most_running", "widest_step")}
+        return Report(**total | most)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.schedules} schedules of {self.requests} requests ({self.sampled} sampled): {self.preemptions} "
+            f"preemptions, {self.hits} prefix hits of {self.cached_tokens} tokens, {self.resumes} resumes "
+            f"({self.moves} elsewhere), {self.aborts} aborts; up to {self.most_running} at once and "
+            f"{self.widest_step} rows a step. "
+            f"Compared {self.tokens} tokens and {self.logprobs} log probabilities: {self.differing} differ. "
+            f"{self.seconds:.0f} s."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How requests of a schedule are alike. `pool`: the pages of an engine, as a part of what all could fill."""
+
+    requests: tuple[int, int]
+    prompts: tuple[int, int]
+    outputs: tuple[int, int]
+    pool: tuple[float, float]
+    seqs: tuple[int, int]
+
+
+KINDS = (
+    # Prefilled in chunks beside decodes.
+    Kind(requests=(2, 6), prompts=(1, MAX_PROMPT), outputs=(1, 24), pool=(0.3, 0.7), seqs=(2, 8)),
+    # A batch of many, which outgrow the pool together.
+    Kind(requests=(18, 26), prompts=(1, 16), outputs=(6, 20), pool=(0.4, 0.6), seqs=(18, 32)),
+    # A few that give way to each other again and again.
+    Kind(requests=(4, 7), prompts=(1, 12), outputs=(20, 40), pool=(0.2, 0.4), seqs=(4, 8)),
+)
 
 
 @dataclass(slots=True)
@@ -96,6 +140,7 @@ class Story:
     arrived: bool = False
     stopped: bool = False
     aborted: bool = False
+    hit: bool = False
 
     @property
     def over(self) -> bool:
@@ -109,30 +154,40 @@ class Story:
         self.logprobs += output.logprobs
         self.prompt_logprobs = self.prompt_logprobs or output.prompt_logprobs
         self.finish_reason = output.finish_reason
+        self.hit = self.hit or output.cached_tokens > 0
 
 
-def draw(seed: int, vocab_size: int) -> Plan:
+def draw(seed: int, vocab_size: int, page_sizes: Sequence[int] = PAGE_SIZES) -> Plan:
     """A function of its arguments alone."""
     dice = random.Random(seed)
-    # Half of the seeds have long prompts, to be prefilled in chunks; half have short ones, which are admitted together
-    # and have to give way to each other while they grow.
-    long = dice.random() < 0.5
-    count, longest = (_log_uniform(dice, 2, 16), MAX_PROMPT) if long else (dice.randint(3, 7), 12)
-    cases = tuple(_draw_case(dice, index, vocab_size, longest) for index in range(count))
+    kind = dice.choice(KINDS)
+    beginnings = [_ids(dice, vocab_size, kind.prompts[1]) for _ in range(2)]
+    cases = tuple(
+        _draw_case(dice, index, vocab_size, kind, beginnings) for index in range(dice.randint(*kind.requests))
+    )
     lengths = [len(case.prompt) + case.params.max_tokens for case in cases]
-    return Plan(cases, (_draw_knobs(dice, lengths), _draw_knobs(dice, lengths)))
+    return Plan(cases, (_draw_knobs(dice, kind, lengths, page_sizes), _draw_knobs(dice, kind, lengths, page_sizes)))
 
 
-def _draw_case(dice: random.Random, index: int, vocab_size: int, longest: int) -> Case:
-    prompt = tuple(dice.randrange(vocab_size) for _ in range(_log_uniform(dice, 1, longest)))
-    max_tokens = _log_uniform(dice, 1, MAX_OUTPUT) if longest == MAX_PROMPT else dice.randint(1, MAX_OUTPUT)
+def _ids(dice: random.Random, vocab_size: int, count: int) -> tuple[int, ...]:
+    return tuple(dice.randrange(vocab_size) for _ in range(count))
+
+
+def _draw_case(
+    dice: random.Random, index: int, vocab_size: int, kind: Kind, beginnings: Sequence[tuple[int, ...]]
+) -> Case:
+    length = _log_uniform(dice, *kind.prompts)
+    # Half begin like others do, and some of those are nothing but a beginning.
+    shared = _sometimes(dice, 0.5, dice.choice((length, dice.randint(0, length))), 0)
+    prompt = dice.choice(beginnings)[:shared] + _ids(dice, vocab_size, length - shared)
+    max_tokens = dice.randint(*kind.outputs)
     params = SamplingParams(
         max_tokens=max_tokens,
         temperature=0.0,
-        ignore_eos=dice.random() < 0.6,
+        ignore_eos=dice.random() < 0.8,
         min_tokens=_sometimes(dice, 0.3, dice.randint(0, max_tokens), 0),
         logit_bias=_sometimes(dice, 0.2, {dice.randrange(vocab_size): dice.uniform(-5, 5)}, {}),
-        stop_token_ids=_sometimes(dice, 0.2, tuple(dice.sample(range(vocab_size), 5)), ()),
+        stop_token_ids=_sometimes(dice, 0.1, tuple(dice.sample(range(vocab_size), 5)), ()),
     )
     if dice.random() < 0.5:
         params = _sampled(dice, params, vocab_size)
@@ -142,21 +197,21 @@ def _draw_case(dice: random.Random, index: int, vocab_size: int, longest: int) -
         prompt=prompt,
         params=params,
         priority=_sometimes(dice, 0.2, 1, 0),
-        arrives=_sometimes(dice, 0.3, dice.randint(0, 40), 0),
-        stop_at=dice.randrange(max_tokens),
+        arrives=_sometimes(dice, 0.2, dice.randint(0, 40), 0),
+        stop_at=_sometimes(dice, 0.6, dice.randrange(max_tokens), None),
         moves=dice.random() < 0.5,
         abort_at=_sometimes(dice, 0.15, dice.randrange(max_tokens), None),
     )
 
 
 def _explained(dice: random.Random, params: SamplingParams) -> SamplingParams:
-    """Some want log probabilities, and a few of those nothing but the prompt's."""
+    """Most want log probabilities, which show a last bit that tokens hide; a few want nothing but the prompt's."""
     params = replace(
         params,
-        logprobs=_sometimes(dice, 0.3, dice.randint(0, 20), None),
-        prompt_logprobs=_sometimes(dice, 0.3, dice.randint(0, 20), None),
+        logprobs=_sometimes(dice, 0.7, dice.randint(0, 20), None),
+        prompt_logprobs=_sometimes(dice, 0.2, dice.randint(0, 20), None),
     )
-    alone = params.prompt_logprobs is not None and dice.random() < 0.3
+    alone = params.prompt_logprobs is not None and dice.random() < 0.2
     return replace(params, max_tokens=0, min_tokens=0) if alone else params
 
 
@@ -175,15 +230,16 @@ def _sampled(dice: random.Random, params: SamplingParams, vocab_size: int) -> Sa
     )
 
 
-def _draw_knobs(dice: random.Random, lengths: Sequence[int]) -> Knobs:
+def _draw_knobs(dice: random.Random, kind: Kind, lengths: Sequence[int], page_sizes: Sequence[int]) -> Knobs:
     """A pool that holds the longest request, and of all together a part: so they have to give way to each other."""
-    page_size = dice.choice((4, 8, 16))
-    wanted = max(max(lengths), dice.uniform(0.1, 0.4) * sum(lengths))
+    page_size, seqs = dice.choice(page_sizes), dice.randint(*kind.seqs)
+    least = math.ceil(max(lengths) / page_size)
     return Knobs(
         page_size=page_size,
-        num_pages=math.ceil(wanted / page_size),
-        max_batched_tokens=max(1, round(MAX_BUDGET * dice.random() ** 2)),
-        max_num_seqs=dice.randint(2, 16),
+        num_pages=max(least, round(dice.uniform(*kind.pool) * sum(lengths) / page_size)),
+        max_batched_tokens=dice.choice((dice.randint(1, seqs), dice.randint(seqs, MAX_BUDGET))),
+        max_num_seqs=seqs,
+        prefix_cache=dice.random() < 0.8,
     )
 
 
@@ -197,30 +253,43 @@ def _sometimes(dice: random.Random, chance: float, value: T, other: T) -> T:
 
 
 class AnySchedule:
-    """Runs seeds on one model; the engine of the solo runs is shared by all."""
+    """Runs schedules on one model. Each engine of a schedule is new, on a model that an earlier one may have used."""
 
-    def __init__(self, model: str | Path, threads: int | None = None) -> None:
-        self._model = model
-        self._threads = threads
-        self._vocab_size = describe(model).vocab_size
-        self._solo = self._engine(Knobs(16, -(-_SOLO_TOKENS // 16), _SOLO_CHUNK, 1))
+    def __init__(
+        self,
+        model: str | Path,
+        threads: int | None = None,
+        backend: str = "auto",
+        page_sizes: Sequence[int] = PAGE_SIZES,
+    ) -> None:
+        device = {"auto": "auto", "cuda": "cuda"}.get(backend, "cpu")
+        self._config = EngineConfig(model, device=device, backend=backend, threads=threads, step_seconds=None)
+        self._page_sizes = tuple(page_sizes)
+        self._models: dict[tuple[int, int], LoadedModel] = {}
+        solo = Knobs(16, -(-_SOLO_TOKENS // 16), _SOLO_CHUNK, 1, prefix_cache=False)
+        self._solo = Engine(replace(self._config, **asdict(solo)))
+        self._vocab_size = self._solo.description.vocab_size
 
     def run(self, seed: int) -> Report:
         began = time.monotonic()
-        plan = draw(seed, self._vocab_size)
+        plan = draw(seed, self._vocab_size, self._page_sizes)
         stories, report = self._live(plan)
         for story in stories:
             report += self._compare(story)
-        return replace(report, seeds=1, seconds=round(time.monotonic() - began, 3))
+        return replace(report, schedules=1, seconds=round(time.monotonic() - began, 3))
 
-    def _engine(self, knobs: Knobs) -> Engine:
-        return Engine(EngineConfig(self._model, device="cpu", threads=self._threads, **asdict(knobs)))
+    def _engine(self, place: int, knobs: Knobs) -> Engine:
+        where = place, knobs.page_size
+        if where not in self._models:
+            pages = -(-_POOL_TOKENS // knobs.page_size)
+            self._models[where] = load_model(replace(self._config, page_size=knobs.page_size, num_pages=pages))
+        return Engine(replace(self._config, **asdict(knobs)), loaded=self._models[where])
 
     def _live(self, plan: Plan) -> tuple[list[Story], Report]:
-        engines = [self._engine(knobs) for knobs in plan.engines]
+        engines = [self._engine(place, knobs) for place, knobs in enumerate(plan.engines)]
         stories = {case.id: Story(case) for case in plan.cases}
         coming = sorted(plan.cases, key=lambda case: case.arrives, reverse=True)
-        steps = preemptions = most = 0
+        steps = preemptions = most = cached = widest = 0
         while coming or any(engine.has_unfinished for engine in engines):
             assert steps < _STEP_LIMIT, "the schedule stands still"
             while coming and coming[-1].arrives <= steps:
@@ -231,7 +300,9 @@ class AnySchedule:
                 if engine.has_unfinished:
                     step = engine.step()
                     preemptions += step.stats.preemptions
+                    cached += step.stats.cached_tokens
                     most = max(most, step.stats.running)
+                    widest = max(widest, step.stats.prefill_tokens + step.stats.decode_rows)
                     for output in step.outputs:
                         stories[output.request_id].hear(output)
             for story in stories.values():
@@ -244,11 +315,16 @@ class AnySchedule:
         assert all(story.over for story in done)
         return done, Report(
             requests=len(done),
+            sampled=sum(story.case.params.temperature > 0 for story in done),
             preemptions=preemptions,
-            stops=sum(story.stopped for story in done),
+            hits=sum(story.hit for story in done),
+            cached_tokens=cached,
+            resumes=sum(story.stopped for story in done),
+            moves=sum(story.stopped and story.case.moves for story in done),
             aborts=sum(story.aborted for story in done),
             steps=steps,
             most_running=most,
+            widest_step=widest,
         )
 
     def _compare(self, story: Story) -> Report:
@@ -278,7 +354,7 @@ def _interfere(story: Story, engines: Sequence[Engine]) -> None:
         assert here.abort(case.id)
         story.aborted = True
         here.check_integrity()
-    elif not story.stopped and len(story.tokens) >= case.stop_at:
+    elif case.stop_at is not None and not story.stopped and len(story.tokens) >= case.stop_at:
         snapshot = here.snapshot(case.id)
         assert snapshot is not None
         assert list(snapshot.token_ids) == story.tokens
@@ -293,18 +369,27 @@ def _interfere(story: Story, engines: Sequence[Engine]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Any schedule, same tokens.")
-    parser.add_argument("--model", required=True, help="a GGUF file")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--model", default="tiny", help="a model file, or 'tiny' for a random one")
+    parser.add_argument("--schedules", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first schedule")
+    parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int, default=1, help="more make a shared machine crawl")
+    parser.add_argument("--page-sizes", type=int, nargs="+", default=PAGE_SIZES, help="each loads the model twice")
     options = parser.parse_args(arguments)
-    runs, total = AnySchedule(options.model, options.threads), Report()
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        report = runs.run(seed)
-        print(json.dumps({"seed": seed} | asdict(report)), flush=True)
-        total += report
-    print(json.dumps({"total": asdict(total)}), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        model = wide_model(Path(folder)) if options.model == "tiny" else options.model
+        runs, total = AnySchedule(model, options.threads, options.backend, options.page_sizes), Report()
+        for number in range(options.first, options.first + options.schedules):
+            report = runs.run(number)
+            print(json.dumps({"schedule": number} | asdict(report)), flush=True)
+            total += report
+    print(total, flush=True)
     return 1 if total.differing else 0
+
+
+def wide_model(folder: Path) -> Path:
+    """Random, and wide enough for products and norms of several groups, with several heads for each key."""
+    return write_tiny_model(folder / "wide.gguf", hidden_size=192, ffn_size=448, num_heads=6, num_kv_heads=2)
 
 
 if __name__ == "__main__":

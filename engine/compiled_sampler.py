@@ -3,6 +3,7 @@
 Knows parameters and rows, no formulas: `engine.sampler` has those, and chooses the same tokens.
 """
 
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -11,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.elementary import Counts
-from engine.logprobs import TokenLogprobs, entries
+from engine.logprobs import TokenLogprobs, logprob_entries
 from engine.request import Request, SamplingParams
 from engine.sampler import NO_MASKS, NOT_FINITE, NOTHING_LEFT, Masks, Rows, Sampled, gone_wrong
 from engine.sampling_state import NO_EDITS, Edits, RowState
 from kernels.cpu import sampling
 
-# More threads wait for memory, and each has its own room: 36 bytes for each token of the vocabulary.
+# More threads wait for memory, and each has its own room: 24 bytes for each token of the vocabulary.
 _MOST_PARTS: Final = 8
-# A second thread takes some 50 microseconds to come. A greedy row takes a tenth of one that draws.
-_WORTH_A_THREAD: Final = 16
+# A thread takes some 50 microseconds to come: a greedy look at so many logits. Drawing takes ten times as long.
+_WORTH_A_THREAD: Final = 1 << 19
 _DRAWING: Final = 10
 _FAILURES: Final = {sampling.NOT_FINITE: NOT_FINITE, sampling.NOTHING_LEFT: NOTHING_LEFT}
 
@@ -39,11 +40,14 @@ class CompiledSampler:
         """The next token of each row's request. A row that goes wrong fails its own request alone."""
         sampled = Sampled()
         states, edits = self._prepare(requests, sampled)
+        if not states:
+            return sampled
+        if sampled.failures:
+            logits = logits[[request.id not in sampled.failures for request in requests]]
         tokens = self._choose(logits, states, edits, masks)
         asked: list[int] = []
-        for row, (request, token) in enumerate(zip(requests, tokens.tolist(), strict=True)):
-            if request.id in sampled.failures:
-                continue
+        for row, (state, token) in enumerate(zip(states, tokens.tolist(), strict=True)):
+            request = state.request
             if token < 0:
                 sampled.failures[request.id] = _FAILURES[token]
                 continue
@@ -51,11 +55,11 @@ class CompiledSampler:
             if request.params.logprobs is not None:
                 asked.append(row)
         if asked:
-            wanted = [requests[row].params.logprobs or 0 for row in asked]
-            explained = self._explain(logits, np.array(asked), tokens[asked], wanted)
-            assert explained is not None, "a token was chosen from a row that is not finite"
-            for row, entry in zip(asked, explained, strict=True):
-                sampled.logprobs[requests[row].id] = (entry,)
+            explained = [states[row].request for row in asked]
+            wanted = [request.params.logprobs or 0 for request in explained]
+            entries = self._explain(logits, np.array(asked), tokens[asked], wanted)
+            assert entries is not None, "a token was chosen from a row that is not finite"
+            sampled.logprobs = {request.id: (entry,) for request, entry in zip(explained, entries, strict=True)}
         return sampled
 
     def explain(self, logits: Rows, token_ids: Sequence[int], alternatives: int) -> list[TokenLogprobs] | None:
@@ -68,22 +72,16 @@ class CompiledSampler:
         states, edits = [], []
         for request in requests:
             state = self._states.get(request.id)
-            if state is None or state.request is not request:
-                state = RowState(request, self._vocab_size)
-            states.append(state)
             try:
-                edits.append(self._checked(state.edits()))
+                if state is None or state.request is not request:
+                    state = RowState(request, self._vocab_size)
+                edits.append(state.edits())
             except Exception as error:  # noqa: BLE001 - ends as this request's failure; its neighbours' rows are their own
                 sampled.failures[request.id] = gone_wrong(error)
-                edits.append(NO_EDITS)
-        self._states = {request.id: state for request, state in zip(requests, states, strict=True)}
+            else:
+                states.append(state)
+        self._states = {state.request.id: state for state in states}
         return states, edits
-
-    def _checked(self, edits: Edits) -> Edits:
-        """Compiled code writes wherever an id points."""
-        if edits.token_ids and not 0 <= min(edits.token_ids) <= max(edits.token_ids) < self._vocab_size:
-            raise ValueError(f"a token id outside of the vocabulary of {self._vocab_size}")
-        return edits
 
     def _choose(self, logits: Rows, states: Sequence[RowState], edits: Sequence[Edits], masks: Masks) -> Counts:
         """A token or the number of a failure for each row.  # [rows]"""
@@ -109,7 +107,7 @@ class CompiledSampler:
         gaps, totals = np.empty(named.shape), np.empty(count, dtype=np.int64)
         inputs = (_rows(logits, self._vocab_size), rows, named)
         self._run(sampling.explain_rows, inputs, (totals, gaps), count, _DRAWING * count)
-        return entries(totals, gaps, named, alternatives) if totals.all() else None
+        return logprob_entries(totals, gaps, named, alternatives) if totals.all() else None
 
     def _run(
         self,
@@ -120,7 +118,7 @@ class CompiledSampler:
         work: int,
     ) -> None:
         """Each part takes its own rows; which part a row falls to changes nothing."""
-        parts = min(len(self._room[0]), rows, max(1, work // _WORTH_A_THREAD))
+        parts = min(len(self._room[0]), rows, max(1, work * self._vocab_size // _WORTH_A_THREAD))
         room = tuple(array[:parts] for array in self._room)
         others = [self._helpers.submit(function, *inputs, part, *room, *results) for part in range(1, parts)]
         function(*inputs, 0, *room, *results)
@@ -142,15 +140,14 @@ def _rows(logits: Rows, vocab_size: int) -> Rows:
 def _flat(edits: Sequence[Edits]) -> tuple[Counts, NDArray[np.int32], NDArray[np.float64]]:
     """All edits behind each other, and the edges of each row's runs.  # [rows, 4]"""
     edges = np.zeros((len(edits), 4), dtype=np.int64)
-    token_ids: list[int] = []
-    amounts: list[float] = []
+    token_ids, amounts = array("i"), array("d")
     for row, own in enumerate(edits):
         if own is not NO_EDITS:
             start = len(token_ids)
             edges[row] = start, start + own.biases, start + own.seen, start + len(own.token_ids)
             token_ids += own.token_ids
             amounts += own.amounts
-    return edges, np.array(token_ids, dtype=np.int32), np.array(amounts, dtype=np.float64)
+    return edges, np.array(token_ids), np.array(amounts)
 
 
 def _stacked(states: Sequence[RowState], masks: Masks) -> tuple[Counts, NDArray[np.uint32]]:

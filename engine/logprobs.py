@@ -36,10 +36,12 @@ def explain(logits: NDArray[np.float32], token_id: int, alternatives: int) -> To
     top = best(scores, min(alternatives, len(scores))) if alternatives else np.empty(0, dtype=np.int64)
     gaps = scores - scores.max()
     named = np.concatenate(([token_id], top)).astype(np.int64)
-    return entries(weights(gaps).sum(keepdims=True), gaps[None, named], named[None], [alternatives])[0]
+    return logprob_entries(weights(gaps).sum(keepdims=True), gaps[None, named], named[None], [alternatives])[0]
 
 
-def entries(masses: Counts, gaps: Floats, token_ids: Counts, alternatives: Sequence[int]) -> list[TokenLogprobs]:
+def logprob_entries(
+    masses: Counts, gaps: Floats, token_ids: Counts, alternatives: Sequence[int]
+) -> list[TokenLogprobs]:
     """One entry for each row, from the sum of its weights [rows] and the tokens to name, the one in question first
     [rows, 1 + tokens], with the distances of their logits to the row's largest. `alternatives`: how many to keep."""
     divisors = log(masses.astype(np.float64) / GRID)

@@ -5,7 +5,7 @@ Every row is worked on by itself and in float64, so what a request draws cannot 
     mask        tokens that a grammar does not allow have no score
     adjust      bias, repetition, frequency and presence; bad words and too early ends have no score
     greedy      temperature 0: the best score, the lowest id among equals
-    gap         (score - best score) / temperature, at most 0
+    gap         (score - best score) * (1 / temperature), at most 0
     top-k       the k best scores
     top-p       the fewest of those, best first, whose weights exp(gap) reach their part of all of them
     min-p       gaps of at least log(min_p)
@@ -36,6 +36,7 @@ Masks: TypeAlias = Mapping[str, NDArray[np.uint32]]
 """By request id, of those that may not take any token: bit t % 32 of word t // 32 allows token t.  # [vocab / 32]"""
 
 _FEW: Final = 1024
+_SHARPEST: Final = 1e300
 
 NO_MASKS: Final[Masks] = MappingProxyType({})
 NOT_FINITE: Final = RequestFailure("engine_error", "The model's logits for this request are not finite numbers.")
@@ -124,7 +125,7 @@ def choose(
     if params.temperature == 0:
         return favourite
     with np.errstate(over="ignore"):  # the lowest temperatures push all others out of reach
-        gaps = (scores - scores[favourite]) / params.temperature
+        gaps = (scores - scores[favourite]) * sharpness(params.temperature)
     ids = _candidates(scores, gaps, params)
     totals = gaps[ids] + gumbel(params.seed, params.choice, request.output_length, ids)
     return int(ids[totals.argmax()])
@@ -146,6 +147,11 @@ def _adjust(scores: Floats, params: SamplingParams, request: Request) -> None:
             scores[word[-1]] = -np.inf
     if request.output_length < params.min_tokens:
         scores[[token_id for token_id in request.end_ids if token_id < len(scores)]] = -np.inf
+
+
+def sharpness(temperature: float) -> float:
+    """What gaps are multiplied by; 0 for greedy. Bounded, so that the best score's gap of 0 stays 0."""
+    return min(1.0 / temperature, _SHARPEST) if temperature else 0.0
 
 
 def smallest_gap(min_p: float) -> float:

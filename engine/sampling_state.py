@@ -3,21 +3,23 @@
 All of it follows from the request's ids and parameters, so it is built anew, and the same, wherever a request goes on.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from engine.noise import stream_key
 from engine.request import Request
-from engine.sampler import smallest_gap
+from engine.sampler import sharpness, smallest_gap
 
 
 class TokenCounts:
     """How often the output has each token, those of the prompt among them where they matter. Grows with the ids."""
 
     def __init__(self, request: Request, *, with_prompt: bool) -> None:
-        self.token_ids: list[int] = [*dict.fromkeys(request.ids[: request.prompt_length])] if with_prompt else []
-        self.counts: list[float] = [0.0] * len(self.token_ids)
+        self.token_ids = array("i", dict.fromkeys(request.ids[: request.prompt_length]) if with_prompt else ())
+        self.counts = array("d", [0.0] * len(self.token_ids))
         self._places = {token_id: place for place, token_id in enumerate(self.token_ids)}
         self._counted = request.prompt_length
 
@@ -40,23 +42,29 @@ class Edits:
     0            biases                              seen                len(token_ids)
     """
 
-    token_ids: list[int]
-    amounts: list[float]
+    token_ids: "array[int]"
+    amounts: "array[float]"
     biases: int
     seen: int
 
 
-NO_EDITS: Final = Edits([], [], 0, 0)
+NO_EDITS: Final = Edits(array("i"), array("d"), 0, 0)
 
 
 class RowState:
-    """`parameters` are in the order that the compiled sampler takes; `key` names the noise."""
+    """`parameters` are in the order that the compiled sampler takes; `key` names the noise.
+
+    Raises ValueError for a token id outside of the vocabulary: compiled code writes wherever an id points.
+    """
 
     def __init__(self, request: Request, vocab_size: int) -> None:
         params = request.params
+        known = (*request.ids, *params.logit_bias, *chain.from_iterable(params.bad_words))
+        if not 0 <= min(known) <= max(known) < vocab_size:
+            raise ValueError(f"a token id outside of the vocabulary of {vocab_size}")
         self.request = request
         self.parameters = (
-            params.temperature,
+            sharpness(params.temperature),
             float(min(params.top_k, vocab_size)),
             params.top_p,
             smallest_gap(params.min_p),
@@ -65,7 +73,8 @@ class RowState:
             params.presence_penalty,
         )
         self.key = stream_key(params.seed, params.choice)
-        self._biases = [*params.logit_bias.keys()], [float(bias) for bias in params.logit_bias.values()]
+        self._biased = array("i", params.logit_bias.keys())
+        self._biases = array("d", params.logit_bias.values())
         repeats = params.repetition_penalty != 1.0
         counts = repeats or params.frequency_penalty or params.presence_penalty
         self._counts = TokenCounts(request, with_prompt=repeats) if counts else None
@@ -81,21 +90,20 @@ class RowState:
         early = request.output_length < request.params.min_tokens
         if not (self._edits or early):
             return NO_EDITS
-        ids, amounts = self._biases[0].copy(), self._biases[1].copy()
-        biases = len(ids)
+        ids, amounts = self._biased[:], self._biases[:]
         if self._counts is not None:
             self._counts.count(request.ids)
             ids += self._counts.token_ids
             amounts += self._counts.counts
         seen = len(ids)
-        ids += self._barred
+        ids.extend(self._barred)
         for start, last in self._words.get(request.ids[-1], ()):
             if request.ids[len(request.ids) - len(start) :] == start:
                 ids.append(last)
         if early:
-            ids += self._ends
-        amounts += [0.0] * (len(ids) - seen)
-        return Edits(ids, amounts, biases, seen)
+            ids.extend(self._ends)
+        amounts.extend([0.0] * (len(ids) - seen))
+        return Edits(ids, amounts, len(self._biased), seen)
 
 
 def _by_last_but_one(words: Sequence[Sequence[int]]) -> dict[int, list[tuple[list[int], int]]]:

@@ -4,9 +4,9 @@
 operations, and looks at far fewer tokens. Everything stands in this one file because numba's cache notices a change in
 the file of the function that it compiled, and not in files of those it calls.
 
-A row is looked at in blocks of 64 tokens, each with its best score. The k-th best block has k tokens at least as good
-before it, so the k best tokens lie in few blocks; and a block whose best token would need more noise than its tokens
-have is not looked at again.
+A row is looked at in blocks of 64 tokens, each with its best score. The k-th best of those has k tokens that are at
+least as good, so the k best tokens lie in few blocks; and a block whose best token would need more noise than its
+tokens have is not looked at again.
 
 No float is added to another in an order that could change: masses are whole numbers, all else works on single tokens.
 """
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 BLOCK: Final = 64
 PARAMETERS: Final = 7
-"""Of a row: temperature, top_k, top_p, smallest gap, repetition, frequency and presence penalty."""
+"""Of a row: sharpness (0: greedy), top_k, top_p, smallest gap, repetition, frequency and presence penalty."""
 NOT_FINITE: Final = -1
 NOTHING_LEFT: Final = -2
 
-_TEMPERATURE, _TOP_K, _TOP_P, _SMALLEST_GAP, _REPETITION, _FREQUENCY, _PRESENCE = range(PARAMETERS)
+_SHARPNESS, _TOP_K, _TOP_P, _SMALLEST_GAP, _REPETITION, _FREQUENCY, _PRESENCE = range(PARAMETERS)
 
 _GOLDEN, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S12, _S27, _S30, _S31 = np.uint64(12), np.uint64(27), np.uint64(30), np.uint64(31)
@@ -33,7 +33,11 @@ _NOISE_BITS: Final = 52
 
 _INFINITY: Final = float("inf")
 _INFINITE_32: Final = 0x7F800000  # the bits of float32 infinity
+_LEAST_32, _MOST_32, _S31_32 = np.int32(-0x80000000), np.int32(0x7FFFFFFF), np.int32(31)
 _LOW_31, _LOW_63 = np.int32(0x7FFFFFFF), np.int64(0x7FFFFFFFFFFFFFFF)
+_STRETCH: Final = 1024
+# No 52 random bits give more.
+_MOST_NOISE: Final = 37.0
 
 _LOG2_E: Final = 1.4426950408889634
 _LN2_HIGH: Final = float.fromhex("0x1.62e42feep-1")
@@ -43,6 +47,7 @@ _FAINTEST: Final = -30.0
 _EXP_SERIES: Final = tuple(1.0 / float(np.prod(np.arange(1.0, n + 1))) for n in range(10, -1, -1))
 _LOG_SERIES: Final = tuple(1.0 / (2 * n + 1) for n in range(11, -1, -1))
 _GRID_BITS: Final = 40
+_FIRST_BLOCKS: Final = 16
 _MANY: Final = 512
 _RANGES: Final = 2048
 _RANGES_PER_UNIT: Final = 64.0
@@ -65,7 +70,13 @@ def _number_of_bits(typing_context: Any, bits: Any) -> Any:
     return types.float64(types.int64), _same_bits
 
 
+def _number_of_bits_32(typing_context: Any, bits: Any) -> Any:
+    """The float32 that has the bits of an int32."""
+    return types.float32(types.int32), _same_bits
+
+
 _bits: Any = intrinsic(_bits_of_number)
+_number_32: Any = intrinsic(_number_of_bits_32)
 _number: Any = intrinsic(_number_of_bits)
 
 _small = njit(nogil=True, error_model="numpy", forceinline=True)
@@ -141,67 +152,69 @@ def _ordered(bits: Any) -> Any:
     return bits ^ ((bits >> 63) & _LOW_63)
 
 
+@_small
+def _extremes(bits: Any, length: Any) -> Any:
+    """The largest and the smallest float32 among some, as whole numbers that are ordered as they are; -0 before 0."""
+    high, low = _LEAST_32, _MOST_32
+    for index in range(length):
+        key = np.int32(bits[index] ^ np.int32(np.int32(bits[index] >> _S31_32) & _LOW_31))
+        high, low = max(high, key), min(low, key)
+    return high, low
+
+
 @_part
 def _best_of_row(logits: Any) -> Any:
     """The lowest id of the largest of finite float32 logits, or NOT_FINITE."""
-    bits = logits.view(np.int32)
-    best, best_at, least = np.int32(-0x80000000), 0, np.int32(0x7FFFFFFF)
-    for start in range(0, len(bits), 1024):
-        end = min(start + 1024, len(bits))
-        high, low = np.int32(-0x80000000), np.int32(0x7FFFFFFF)
-        for index in range(start, end):
-            key = bits[index] ^ ((bits[index] >> np.int32(31)) & _LOW_31)
-            high = max(high, key)
-            low = min(low, key)
+    best, best_at, least = _LEAST_32, 0, _MOST_32
+    for start in range(0, len(logits), _STRETCH):
+        stretch = logits[start : start + _STRETCH]
+        high, low = _extremes(stretch.view(np.int32), len(stretch))
         if high == 0:  # as much as -0, which may come first
             high = np.int32(-1)
         if high > best:
             best, best_at = high, start
         least = min(least, low)
-    if best >= _INFINITE_32 or least <= -_INFINITE_32 - 1:
+    if best >= _INFINITE_32 or least < -_INFINITE_32:
         return NOT_FINITE
-    largest = logits[best_at]
-    found = best_at
-    for index in range(best_at + 1, min(best_at + 1024, len(bits))):
-        if logits[index] > largest:
-            largest, found = logits[index], index
-    return found
+    stretch, place = logits[best_at : best_at + _STRETCH], 0
+    for index in range(1, len(stretch)):
+        if stretch[index] > stretch[place]:
+            place = index
+    return best_at + place
+
+
+@_small
+def _widen_block(logits: Any, scores: Any, start: Any, length: Any) -> Any:
+    own, wide = logits[start : start + length], scores[start : start + length]
+    for index in range(length):
+        wide[index] = own[index]
+    return _extremes(own.view(np.int32), length)
 
 
 @_part
-def _widen(logits: Any, scores: Any) -> Any:
-    """scores = logits in float64. Whether all are finite."""
-    bits = logits.view(np.int32)
-    largest = np.int32(0)
-    for index in range(len(bits)):
-        largest = max(largest, bits[index] & _LOW_31)
-        scores[index] = logits[index]
-    return largest < _INFINITE_32
-
-
-@_part
-def _block_maxima(scores: Any, maxima: Any) -> Any:
-    """The best score of each block, and of all."""
-    bits = scores.view(np.int64)
-    best = -_INFINITY
+def _widen(logits: Any, scores: Any, maxima: Any) -> Any:
+    """scores = logits in float64, and the best of each block. Whether all are finite."""
+    best, least, whole = _LEAST_32, _MOST_32, len(logits) // BLOCK
     for block in range(len(maxima)):
         start = block * BLOCK
-        high = _LOW_63 ^ np.int64(-1)
-        for index in range(start, min(start + BLOCK, len(bits))):
-            high = max(high, _ordered(bits[index]))
-        maxima[block] = _number(_ordered(high))
-        best = max(best, maxima[block])
-    return best
+        if block < whole:  # a length that the compiler knows makes this twice as fast
+            high, low = _widen_block(logits, scores, start, BLOCK)
+        else:
+            high, low = _widen_block(logits, scores, start, len(logits) - start)
+        maxima[block] = _number_32(np.int32(high ^ np.int32(np.int32(high >> _S31_32) & _LOW_31)))
+        best, least = max(best, high), min(least, low)
+    return best < _INFINITE_32 and least >= -_INFINITE_32
 
 
 @_part
-def _lowest_of_best(scores: Any, maxima: Any, best: Any) -> Any:
+def _block_maxima(scores: Any, maxima: Any) -> None:
+    """The best score of each block."""
     for block in range(len(maxima)):
-        if maxima[block] == best:
-            for index in range(block * BLOCK, len(scores)):
-                if scores[index] == best:
-                    return index
-    return NOTHING_LEFT
+        bits = scores[block * BLOCK : (block + 1) * BLOCK].view(np.int64)
+        high = _LOW_63 ^ np.int64(-1)
+        for index in range(len(bits)):
+            high = max(high, _ordered(bits[index]))
+        maxima[block] = _number(_ordered(high))
 
 
 @_part
@@ -280,33 +293,16 @@ def _border(values: Any, masses: Any, count: Any, wanted: Any) -> Any:
 
 
 @_part
-def _gather(scores: Any, maxima: Any, least: Any, ids: Any, found: Any) -> Any:
-    """Ids and scores of all tokens of at least that score, ascending by id. How many."""
+def _gather(scores: Any, maxima: Any, least: Any, values: Any) -> Any:
+    """All scores of at least that much. How many."""
     count = 0
     for block in range(len(maxima)):
         if maxima[block] >= least:
-            for index in range(block * BLOCK, min((block + 1) * BLOCK, len(scores))):
-                if scores[index] >= least:
-                    ids[count] = index
-                    found[count] = scores[index]
-                    count += 1
+            own = scores[block * BLOCK : (block + 1) * BLOCK]
+            for index in range(len(own)):  # written in any case: a branch that nobody can foresee costs more
+                values[count] = own[index]
+                count += own[index] >= least
     return count
-
-
-@_part
-def _keep(ids: Any, found: Any, count: Any, border: Any, equal: Any) -> Any:
-    """Keep what is better than the border, and the first so many that are equal to it. How many."""
-    kept = 0
-    for index in range(count):
-        value = found[index]
-        if value == border and equal > 0:
-            equal -= 1
-        elif value <= border:
-            continue
-        ids[kept] = ids[index]
-        found[kept] = value
-        kept += 1
-    return kept
 
 
 @_part
@@ -321,35 +317,79 @@ def _good_enough(maxima: Any, count: Any, values: Any, masses: Any) -> Any:
 
 
 @_part
-def _best_tokens(scores: Any, maxima: Any, count: Any, ids: Any, found: Any, values: Any, masses: Any) -> None:
-    """The `count` best, equal ones by lowest id; ascending by id."""
-    least = _good_enough(maxima, count, values, masses)
-    many = _gather(scores, maxima, least, ids, found)
+def _border_of_best(scores: Any, maxima: Any, count: Any, values: Any, masses: Any) -> Any:
+    """The last of the `count` best scores, and how many equal ones are among them."""
+    many = _gather(scores, maxima, _good_enough(maxima, count, values, masses), values)
     for index in range(many):
-        values[index] = found[index]
         masses[index] = 1
-    border, equal = _border(values, masses, many, count)
-    _keep(ids, found, many, border, equal)
+    return _border(values, masses, many, count)
 
 
 @_part
-def _weights_of(found: Any, count: Any, best: Any, temperature: Any, values: Any, masses: Any) -> Any:
-    """Copies scores for `_border`, with their weights. The sum of those."""
+def _border_of_share(scores: Any, maxima: Any, best: Any, own: Any, values: Any, masses: Any) -> Any:
+    """The last of the best scores whose weights reach top_p of all, and how many equal ones they need.
+
+    All that are left of top-k, where there is one.
+    """
+    sharpness, top_k = own[_SHARPNESS], np.int64(own[_TOP_K])
+    if 0 < top_k < len(scores):
+        last = _border_of_best(scores, maxima, top_k, values, masses)[0]
+        count = _gather(scores, maxima, last, values)
+        kept = 0
+        for index in range(count):
+            values[kept] = values[index]
+            kept += values[index] > last
+        for index in range(kept, top_k):
+            values[index] = last
+        wanted = _share(own[_TOP_P], _weigh(values, masses, top_k, best, sharpness))
+        return _border(values, masses, top_k, wanted)
+    wanted = _share(own[_TOP_P], _mass(scores, maxima, best, sharpness))
+    blocks = _FIRST_BLOCKS
+    while True:
+        count = _gather(scores, maxima, _good_enough(maxima, blocks, values, masses), values)
+        if _weigh(values, masses, count, best, sharpness) >= wanted:
+            return _border(values, masses, count, wanted)
+        blocks *= _FIRST_BLOCKS
+
+
+@_part
+def _weigh(values: Any, masses: Any, count: Any, best: Any, sharpness: Any) -> Any:
+    """The weights of some scores, and their sum."""
     total = np.int64(0)
     for index in range(count):
-        values[index] = found[index]
-        masses[index] = _weight((found[index] - best) / temperature)
+        masses[index] = _weight((values[index] - best) * sharpness)
         total += masses[index]
     return total
 
 
-@_part
-def _mass(scores: Any, best: Any, temperature: Any) -> Any:
-    """The sum of all weights."""
-    total = np.int64(0)
-    for index in range(len(scores)):
-        total += _weight((scores[index] - best) / temperature)
+@_small
+def _mass_of_block(scores: Any, start: Any, length: Any, best: Any, sharpness: Any) -> Any:
+    own, total = scores[start : start + length], np.int64(0)
+    for index in range(length):
+        total += _weight((own[index] - best) * sharpness)
     return total
+
+
+@_part
+def _mass(scores: Any, maxima: Any, best: Any, sharpness: Any) -> Any:
+    """The sum of all weights."""
+    total, whole = np.int64(0), len(scores) // BLOCK
+    for block in range(len(maxima)):
+        if (maxima[block] - best) * sharpness > _FAINTEST:
+            start = block * BLOCK
+            if block < whole:
+                total += _mass_of_block(scores, start, BLOCK, best, sharpness)
+            else:
+                total += _mass_of_block(scores, start, len(scores) - start, best, sharpness)
+    return total
+
+
+@_part
+def _largest(maxima: Any) -> Any:
+    best = maxima[0]
+    for block in range(len(maxima)):
+        best = max(best, maxima[block])
+    return best
 
 
 @_small
@@ -358,14 +398,31 @@ def _share(top_p: Any, total: Any) -> Any:
 
 
 @_part
-def _draw_of_all(scores: Any, maxima: Any, best: Any, first: Any, temperature: Any, least_gap: Any, key: Any) -> Any:
-    """The token of the highest gap + noise. Starts from the best one, `first`: few others can beat its noise."""
+def _last_equal(scores: Any, maxima: Any, value: Any, count: Any) -> Any:
+    """The id of the `count`-th token of that score."""
+    for block in range(len(maxima)):
+        if maxima[block] >= value:
+            for index in range(block * BLOCK, min((block + 1) * BLOCK, len(scores))):
+                if scores[index] == value:
+                    count -= 1
+                    if count == 0:
+                        return index
+    return len(scores)
+
+
+@_part
+def _draw(scores: Any, maxima: Any, best: Any, own: Any, key: Any, border: Any, last_equal: Any, first: Any) -> Any:
+    """The token of the highest gap + noise among those above the border, and those equal to it up to an id.
+
+    Starts from `first`, the best one: few others can beat its noise.
+    """
+    sharpness, least_gap = own[_SHARPNESS], own[_SMALLEST_GAP]
     chosen, highest = first, _gumbel(_random(key, first))
     for block in range(len(maxima)):
-        gap = (maxima[block] - best) / temperature
-        if gap < least_gap or gap == -_INFINITY:
+        needed = highest - (maxima[block] - best) * sharpness
+        if maxima[block] < border or needed > _MOST_NOISE:
             continue
-        least = _least_random(highest - gap)
+        least = _least_random(needed)
         start, end = block * BLOCK, min((block + 1) * BLOCK, len(scores))
         lucky = 0
         for index in range(start, end):
@@ -373,25 +430,13 @@ def _draw_of_all(scores: Any, maxima: Any, best: Any, first: Any, temperature: A
         if lucky == 0:
             continue
         for index in range(start, end):
-            random = _random(key, index)
-            own = (scores[index] - best) / temperature
-            if random >= least and own >= least_gap:
-                total = own + _gumbel(random)
-                if total > highest or (total == highest and index < chosen):
-                    chosen, highest = index, total
-    return chosen
-
-
-@_part
-def _draw(ids: Any, found: Any, count: Any, best: Any, temperature: Any, least_gap: Any, key: Any) -> Any:
-    """The same among a few tokens, ascending by id; the best score is one of theirs."""
-    chosen, highest = np.int64(-1), -_INFINITY
-    for index in range(count):
-        gap = (found[index] - best) / temperature
-        if gap >= least_gap:
-            total = gap + _gumbel(_random(key, ids[index]))
-            if total > highest:
-                chosen, highest = np.int64(ids[index]), total
+            random, score = _random(key, index), scores[index]
+            gap = (score - best) * sharpness
+            if random < least or gap < least_gap or score < border or (score == border and index > last_equal):
+                continue
+            total = gap + _gumbel(random)
+            if total > highest or (total == highest and index < chosen):
+                chosen, highest = index, total
     return chosen
 
 
@@ -423,40 +468,22 @@ def _mask(scores: Any, mask: Any) -> None:
 
 
 @_part
-def _sample_adjusted(
-    scores: Any, maxima: Any, own: Any, key: Any, ids: Any, found: Any, values: Any, masses: Any
-) -> Any:
+def _sample_adjusted(scores: Any, maxima: Any, own: Any, key: Any, values: Any, masses: Any) -> Any:
     """A token from a row of adjusted scores, or NOTHING_LEFT."""
-    best = _block_maxima(scores, maxima)
-    first = _lowest_of_best(scores, maxima, best)
+    best = _largest(maxima)
     if best == -_INFINITY:
         return NOTHING_LEFT
-    temperature = own[_TEMPERATURE]
-    if temperature == 0.0:
+    first = _last_equal(scores, maxima, best, 1)
+    if own[_SHARPNESS] == 0.0:
         return first
-    top_k, top_p, least_gap = np.int64(own[_TOP_K]), own[_TOP_P], own[_SMALLEST_GAP]
-    few = 0 < top_k < len(scores)
-    if not few and top_p >= 1.0:
-        return _draw_of_all(scores, maxima, best, first, temperature, least_gap, key)
-    if few:
-        _best_tokens(scores, maxima, top_k, ids, found, values, masses)
-        count = top_k
-        if top_p < 1.0:
-            total = _weights_of(found, count, best, temperature, values, masses)
-            border, equal = _border(values, masses, count, _share(top_p, total))
-            count = _keep(ids, found, count, border, equal)
-    else:
-        wanted = _share(top_p, _mass(scores, best, temperature))
-        blocks = 16
-        while True:
-            least = _good_enough(maxima, blocks, values, masses)
-            count = _gather(scores, maxima, least, ids, found)
-            if _weights_of(found, count, best, temperature, values, masses) >= wanted:
-                break
-            blocks *= 4
-        border, equal = _border(values, masses, count, wanted)
-        count = _keep(ids, found, count, border, equal)
-    return _draw(ids, found, count, best, temperature, least_gap, key)
+    border, last_equal = -_INFINITY, len(scores)
+    if own[_TOP_P] < 1.0:
+        border, equal = _border_of_share(scores, maxima, best, own, values, masses)
+        last_equal = _last_equal(scores, maxima, border, equal)
+    elif 0 < own[_TOP_K] < len(scores):
+        border, equal = _border_of_best(scores, maxima, np.int64(own[_TOP_K]), values, masses)
+        last_equal = _last_equal(scores, maxima, border, equal)
+    return _draw(scores, maxima, best, own, key, border, last_equal, first)
 
 
 @_whole
@@ -473,8 +500,6 @@ def sample_rows(
     part: Any,
     scores: Any,
     maxima: Any,
-    ids: Any,
-    found: Any,
     values: Any,
     masses: Any,
     tokens: Any,
@@ -487,18 +512,39 @@ def sample_rows(
     """
     for row in range(part, len(logits), len(scores)):
         own = parameters[row]
-        if own[_TEMPERATURE] == 0.0 and edges[row, 0] == edges[row, 3] and mask_of[row] < 0:
+        plain = edges[row, 0] == edges[row, 3] and mask_of[row] < 0
+        if plain and own[_SHARPNESS] == 0.0:
             tokens[row] = _best_of_row(logits[row])
-        elif not _widen(logits[row], scores[part]):
+        elif not _widen(logits[row], scores[part], maxima[part]):
             tokens[row] = NOT_FINITE
         else:
-            if mask_of[row] >= 0:
-                _mask(scores[part], masks[mask_of[row]])
-            _adjust(scores[part], own, edges[row], edited, amounts)
+            if not plain:
+                if mask_of[row] >= 0:
+                    _mask(scores[part], masks[mask_of[row]])
+                _adjust(scores[part], own, edges[row], edited, amounts)
+                _block_maxima(scores[part], maxima[part])
             key = _mixed(keys[row] + offsets[row] * _GOLDEN)
-            tokens[row] = _sample_adjusted(
-                scores[part], maxima[part], own, key, ids[part], found[part], values[part], masses[part]
-            )
+            tokens[row] = _sample_adjusted(scores[part], maxima[part], own, key, values[part], masses[part])
+
+
+@_part
+def _rank(scores: Any, maxima: Any, border: Any, equal: Any, named: Any) -> None:
+    """Writes the tokens above the border, and the first so many equal to it, behind the first of `named`: best first,
+    equal ones by id."""
+    count = 0
+    for block in range(len(maxima)):
+        if maxima[block] >= border:
+            for index in range(block * BLOCK, min((block + 1) * BLOCK, len(scores))):
+                score = scores[index]
+                if score < border or (score == border and equal == 0):
+                    continue
+                equal -= score == border
+                count += 1
+                place = count
+                while place > 1 and scores[named[place - 1]] < score:
+                    named[place] = named[place - 1]
+                    place -= 1
+                named[place] = index
 
 
 @_whole
@@ -509,8 +555,6 @@ def explain_rows(
     part: Any,
     scores: Any,
     maxima: Any,
-    ids: Any,
-    found: Any,
     values: Any,
     masses: Any,
     totals: Any,
@@ -524,41 +568,23 @@ def explain_rows(
     alternatives = named.shape[1] - 1
     for index in range(part, len(rows), len(scores)):
         own = scores[part]
-        if not _widen(logits[rows[index]], own):
+        if not _widen(logits[rows[index]], own, maxima[part]):
             totals[index] = 0
             continue
-        best = _block_maxima(own, maxima[part])
-        totals[index] = _mass(own, best, 1.0)
+        best = _largest(maxima[part])
+        totals[index] = _mass(own, maxima[part], best, 1.0)
         if alternatives:
-            _best_tokens(own, maxima[part], alternatives, ids[part], found[part], values[part], masses[part])
-        for rank in range(alternatives):  # sorted into their places; equal ones stay in the order of their ids
-            token, value, place = ids[part, rank], found[part, rank], rank + 1
-            while place > 1 and own[named[index, place - 1]] < value:
-                named[index, place] = named[index, place - 1]
-                place -= 1
-            named[index, place] = token
+            border, equal = _border_of_best(own, maxima[part], alternatives, values[part], masses[part])
+            _rank(own, maxima[part], border, equal, named[index])
         for place in range(alternatives + 1):
             gaps[index, place] = own[named[index, place]] - best
 
 
-Room = tuple[
-    NDArray[np.float64],
-    NDArray[np.float64],
-    NDArray[np.int32],
-    NDArray[np.float64],
-    NDArray[np.float64],
-    NDArray[np.int64],
-]
+Room = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 
 
 def new_room(parts: int, vocab_size: int) -> Room:
-    """What both functions work in: `scores`, `maxima`, `ids`, `found`, `values`, `masses`."""
+    """What both functions work in: `scores`, `maxima`, `values`, `masses`."""
     shape = parts, vocab_size
-    return (
-        np.empty(shape),
-        np.empty((parts, -(-vocab_size // BLOCK))),
-        np.empty(shape, dtype=np.int32),
-        np.empty(shape),
-        np.empty(shape),
-        np.empty(shape, dtype=np.int64),
-    )
+    blocks = parts, -(-vocab_size // BLOCK)
+    return np.empty(shape), np.empty(blocks), np.empty(shape), np.empty(shape, dtype=np.int64)

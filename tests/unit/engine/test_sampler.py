@@ -277,6 +277,18 @@ def test_a_row_that_is_not_finite_fails_its_request_alone(road: str, value: floa
     assert sampled.tokens.keys() == {"a", "c"}
 
 
+def test_a_fault_in_one_requests_sampling_is_its_own(road: str) -> None:
+    """A token that no vocabulary of three has: the engine takes no such request, and a bug may make one."""
+    asked = replace(GREEDY, frequency_penalty=1.0, logit_bias={1: 1.0})
+    names = [
+        replace_id(request(asked, output=output), name) for name, output in zip("abc", ((), (7,), ()), strict=True)
+    ]
+    sampled = sampler_of(road, 3).sample(np.zeros((3, 3), dtype=np.float32), names)
+    assert sampled.tokens == {"a": 1, "c": 1}
+    assert {name: failure.code for name, failure in sampled.failures.items()} == {"b": "engine_error"}
+    assert not sampler_of(road, 3).sample(np.zeros((1, 3), dtype=np.float32), names[1:2]).tokens
+
+
 def test_the_largest_numbers_there_are(road: str) -> None:
     logits = row(3.4e38, -3.4e38, 3.4e38)
     for params in (GREEDY, replace(DRAWN, top_p=0.4), replace(DRAWN, top_k=1), replace(DRAWN, temperature=1e-5)):

@@ -20,7 +20,7 @@ from kernels.reference.quantize import SMALLEST_MAX
 _SMALLEST_MAX: Final = tl.constexpr(SMALLEST_MAX)
 
 
-def qknorm_rope_write_kv(
+def qk_norm_rope_write_kv(
     qkv: Tensor,
     positions: Tensor,
     cos: Tensor,

@@ -176,6 +176,16 @@ def test_padding_is_not_written_and_buffers_are_used_as_given() -> None:
     assert bool((out[3:] == 7.0).all())
 
 
+def test_segments_before_the_window_are_neither_written_nor_merged() -> None:
+    step = replace(drawn([1], [300], Heads(2, 1, 64), torch.int8), window=20)
+    score_scale, workspace = 0.125, torch.full((ops.attention_workspace(1, 2, 64, 304),), float("nan"))
+    got = attend(
+        step.query, step.pages, step.scales, step.starts, step.contexts, step.tables, score_scale, 20, None, workspace,
+        replace(ONE_TILE, splits=2),
+    )  # fmt: skip
+    assert torch.equal(got, step.by_reference())
+
+
 def test_a_query_may_be_a_view_of_its_row() -> None:
     step = drawn([3], [7], Heads(2, 1, 64), torch.int8)
     row = torch.cat((step.query, torch.zeros(3, 2, 64)), dim=1)

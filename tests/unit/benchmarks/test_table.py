@@ -1,0 +1,88 @@
+"""Tables out of results, and their place in a file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import results, table
+from benchmarks.figures import Figure, seconds, share, times
+
+
+def comparison() -> dict[str, Any]:
+    measured = {"ours_tok_s": 200.4, "tok_s": 80.2, "ratio": 2.5}
+    return {
+        "date": "2026-11-23",
+        "commit": "abc",
+        "model": "small.gguf",
+        "machine": {"cpu": "Xeon", "cores": 2},
+        "flags": {"threads": 2, "rounds": 3},
+        "ours": {"title": "Headrace"},
+        "peers": {
+            "openvino": {"title": "OpenVINO", "openvino-genai": "2026.4", "workloads": {"n1": measured}},
+            "vllm": {"title": "vLLM", "error": "no wheel\nfor this machine", "workloads": {}},
+            "bench": {"title": "bench", "workloads": {"n8": measured}, "failures": {"n1": "died"}},
+        },
+    }
+
+
+def test_a_comparison_shows_speeds_ratios_gaps_and_failures() -> None:
+    lines = table.comparison_table(comparison()).splitlines()
+    assert lines[:6] == [
+        "| engine | N=1 | N=8 |",
+        "| --- | ---: | ---: |",
+        "| Headrace | **200** | **200** |",
+        "| OpenVINO (2026.4) | 80 (2.5x) | - |",
+        "| vLLM | failed | failed |",
+        "| bench | failed | 80 (2.5x) |",
+    ]
+    assert "vLLM: no wheel for this machine" in lines
+    assert "bench, n1: died" in lines
+
+
+def test_figures_show_medians_beside_their_bars() -> None:
+    figures = [seconds("start", [3, 1, 2], "≤ 3 s"), times("ratio", [2.0, 4.0]), share("fleet", [0.97], "≥ 95 %")]
+    rows = table.figures_table({"figures": [figure.record() for figure in figures]}).splitlines()[2:]
+    assert rows == ["| start | 2.00 s | ≤ 3 s |", "| ratio | 3.00x | - |", "| fleet | 97 % | ≥ 95 % |"]
+
+
+def test_the_document_has_what_there_are_results_for(tmp_path: Path) -> None:
+    assert table.document(tmp_path) == ""
+    results.write(tmp_path / "cpu.json", comparison())
+    model = tmp_path / "small.gguf"
+    results.write_figures(tmp_path / "fleet.json", model, {}, [Figure("N=1", "91 %", (0.91,))])
+    text = table.document(tmp_path)
+    assert "small.gguf, Xeon, 2 cores, 2026-11-23, commit abc" in text
+    assert "| N=1 | 91 % | - |" in text
+
+
+def test_an_update_touches_nothing_outside_the_marks() -> None:
+    before = f"head\n{table.BEGIN}\nold\n{table.END}\ntail\n"
+    after = table.update(before, "new")
+    assert after == f"head\n{table.BEGIN}\nnew\n{table.END}\ntail\n"
+    assert table.update(after, "new") == after
+
+
+@pytest.mark.parametrize("text", ["nothing", table.BEGIN, f"{table.END}\n{table.BEGIN}"])
+def test_a_file_without_both_marks_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="benchmarks:begin"):
+        table.update(text, "new")
+
+
+def test_a_file_without_marks_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("words\n")
+    assert table.main(["--results", str(tmp_path), "--update", str(readme)]) == 2
+    assert readme.read_text() == "words\n"
+    assert "benchmarks:begin" in capsys.readouterr().err
+
+
+def test_several_sittings_make_one_file(tmp_path: Path) -> None:
+    path, model = tmp_path / "cpu.json", Path("small.gguf")
+    one: dict[str, Any] = {"a": {"title": "A", "workloads": {"n1": {"ratio": 2}}}}
+    other: dict[str, Any] = {"b": {"title": "B", "workloads": {"n1": {"ratio": 3}}}}
+    results.write_comparison(path, model, {}, {}, one)
+    results.write_comparison(path, model, {}, {}, other)
+    assert set(results.read(path)["peers"]) == {"a", "b"}
+    results.write_comparison(path, Path("other.gguf"), {}, {}, other)
+    assert set(results.read(path)["peers"]) == {"b"}

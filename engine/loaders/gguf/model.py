@@ -1,6 +1,5 @@
 """What a GGUF file says of its model, and its weights; knows which key says what."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -16,13 +15,12 @@ from engine.loaders.inventory import check_inventory
 from engine.loaders.metadata import Metadata
 from engine.loaders.tensors import count_values
 from engine.loaders.unpacking import unpack
-from engine.loaders.vocabulary.byte_level import tokenizer_json
+from engine.loaders.vocabulary import tokenizer_json
+from engine.loaders.vocabulary.document import CONTROL
 from engine.loaders.weights import WeightFile
 from engine.models.shape import ModelShape
 
-_CONTROL: Final = 3
 _ROPE_FACTORS: Final = "rope_freqs.weight"
-_TOKENIZERS: Final[dict[str, Callable[[Metadata, int], str]]] = {"gpt2": tokenizer_json}
 
 
 class GGUFModel:
@@ -62,6 +60,7 @@ class GGUFModel:
     def describe(self) -> ModelDescription:
         """Reads the whole file once, for its hash."""
         metadata, vocab_size = self._metadata, self.shape.vocab_size
+        tokenizer, adds_bos = tokenizer_json(metadata, vocab_size)
         counts = count_values(self._file.tensors.values())
         return ModelDescription(
             architecture=metadata.text("general.architecture"),
@@ -70,8 +69,8 @@ class GGUFModel:
             shape=self.shape,
             eos_ids=_eos_ids(metadata, vocab_size),
             bos_id=metadata.token_id("tokenizer.ggml.bos_token_id", vocab_size),
-            add_bos=metadata.flag("tokenizer.ggml.add_bos_token", False),
-            tokenizer_json=tokenizer_json(metadata, vocab_size),
+            add_bos=adds_bos,
+            tokenizer_json=tokenizer,
             chat_template=metadata.text_or_none("tokenizer.chat_template"),
             parameter_count=counts.total(),
             quantization=counts.most_common(1)[0][0],
@@ -127,5 +126,5 @@ def _eos_ids(metadata: Metadata, vocab_size: int) -> tuple[int, ...]:
     if metadata.has("tokenizer.ggml.token_type"):
         tokens, kinds = metadata.texts("tokenizer.ggml.tokens"), metadata.whole_numbers("tokenizer.ggml.token_type")
         pairs = enumerate(zip(tokens, kinds, strict=False))
-        found += [index for index, (token, kind) in pairs if kind == _CONTROL and token in END_OF_TURN]
+        found += [index for index, (token, kind) in pairs if kind == CONTROL and token in END_OF_TURN]
     return tuple(dict.fromkeys(found))

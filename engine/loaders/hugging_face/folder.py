@@ -16,7 +16,8 @@ from engine.loaders.hugging_face.shards import INDEX, Shards
 from engine.loaders.inventory import check_inventory
 from engine.loaders.metadata import Metadata
 from engine.loaders.tensors import count_values
-from engine.loaders.vocabulary.tokenizer_file import as_text, puts_in_front, read_tokenizer, special_tokens
+from engine.loaders.vocabulary.document import as_text
+from engine.loaders.vocabulary.tokenizer_file import puts_in_front, read_tokenizer, special_tokens
 from engine.loaders.weights import WeightFile
 from engine.models.shape import ModelShape
 

@@ -1,6 +1,5 @@
 """Reads a folder's tokenizer.json and refuses one that contradicts itself or the model; never tokenizes."""
 
-import json
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +30,6 @@ def read_tokenizer(path: Path, vocab_size: int) -> dict[str, object]:
     model["merges"] = _merges(model.get("merges"), vocabulary, path)
     document["added_tokens"] = _added_tokens(document.get("added_tokens", []), vocab_size, path)
     return document
-
-
-def as_text(document: dict[str, object]) -> str:
-    """The JSON that `tokenizers` reads."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 def special_tokens(document: dict[str, object]) -> dict[str, int]:

@@ -82,7 +82,8 @@ def test_any_bytes_after_the_magic_are_refused(tmp_path: Path, tail: bytes) -> N
 CHANGES: list[tuple[str, object, str]] = [
     ("general.architecture", "mamba", "model_unsupported"),
     ("general.architecture", 3, "model_file_corrupt"),
-    ("tokenizer.ggml.model", "llama", "model_unsupported"),
+    ("tokenizer.ggml.model", "bert", "model_unsupported"),
+    ("tokenizer.ggml.model", "llama", "model_file_corrupt"),
     ("tokenizer.ggml.pre", "unheard-of", "model_unsupported"),
     ("tokenizer.ggml.tokens", ["a"], "model_file_corrupt"),
     ("tokenizer.ggml.tokens", ["a"] * VOCAB_SIZE, "model_file_corrupt"),

@@ -1,6 +1,6 @@
 """Compiles kernels for GPUs that are not here, exactly as their launchers ask for them, and looks at the instructions.
 
-    python -m tests.unit.kernels.gpu.compiled [compute capability ...]        90 by default, about 40 s
+    python -m tests.unit.kernels.gpu.compiled [compute capability ...]        90 by default, about a minute
 
 The interpreter accepts what the compiler may refuse, and fuses nothing where the compiler might; this needs triton's
 own assembler and no device. It fails where a kernel does not compile, where a multiply and an add became one
@@ -22,7 +22,8 @@ from triton.compiler import ASTSource
 from triton.compiler import compile as compile_kernel
 from triton.runtime.jit import JITFunction, mangle_type
 
-from kernels.gpu import activation, bf16_matmul, embedding, int8_matmul, norm, quantize, sampler
+from kernels.gpu import activation, attention, bf16_matmul, embedding, int8_matmul, norm, quantize, rope, sampler
+from kernels.reference.paged_attention import attention_workspace
 from kernels.sampling_table import Sampled
 from tests.unit.kernels.gpu.sampling_rows import ROWS, buffers, table_of
 
@@ -101,6 +102,18 @@ def rows_alone() -> None:
     embedding.embed(torch.zeros(2, dtype=torch.int64), out, stream[0], 1.0, x)
 
 
+def attending(rows: int, dtype: torch.dtype) -> None:
+    """Rotation, KV write and attention of `rows` rows of one sequence, over pages of one type."""
+    qkv, positions = torch.empty(rows, 48, 128, dtype=torch.bfloat16), torch.arange(rows)
+    pages = torch.empty(64, 2, 8, 16, 128, dtype=dtype)
+    scales = torch.empty(64, 2, 8, 16) if dtype == torch.int8 else None
+    angles, out = torch.empty(1024, 64), torch.empty(rows, 32, 128, dtype=torch.bfloat16)
+    rope.qk_norm_rope_write_kv(qkv, positions, angles, angles, None, None, 1e-5, pages, scales, positions, out)
+    starts, lengths = torch.tensor([0, rows], dtype=torch.int32), torch.tensor([rows], dtype=torch.int32)
+    tables, workspace = torch.zeros(1, 64, dtype=torch.int32), torch.empty(attention_workspace(rows, 32, 128, 1024))
+    attention.paged_attention(out, pages, scales, starts, lengths, tables, 0.1, 0, out.clone(), workspace)
+
+
 def sampling() -> None:
     vocab = 151_936
     scores, sampled = buffers(len(ROWS), vocab)
@@ -113,6 +126,9 @@ def check(capability: int) -> list[str]:
     wrong: list[str] = []
     exact = [launch for rows in (1, 4, 16, 32, 128, 200) for launch in launches_of(lambda rows=rows: products(rows))]  # type: ignore[misc]
     exact += launches_of(rows_alone) + launches_of(sampling)
+    for dtype in (torch.int8, torch.bfloat16):
+        for rows in (1, 512):
+            exact += launches_of(lambda rows=rows, dtype=dtype: attending(rows, dtype))  # type: ignore[misc]
     for launch in exact:
         text = assembly(*launch, capability)
         say(capability, launch[0].__name__, text)

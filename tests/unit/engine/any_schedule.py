@@ -161,12 +161,19 @@ def draw(seed: int, vocab_size: int, page_sizes: Sequence[int] = PAGE_SIZES) -> 
     """A function of its arguments alone."""
     dice = random.Random(seed)
     kind = dice.choice(KINDS)
-    beginnings = [_ids(dice, vocab_size, kind.prompts[1]) for _ in range(2)]
+    beginnings = _beginnings(dice, vocab_size, kind.prompts[1])
     cases = tuple(
         _draw_case(dice, index, vocab_size, kind, beginnings) for index in range(dice.randint(*kind.requests))
     )
     lengths = [len(case.prompt) + case.params.max_tokens for case in cases]
     return Plan(cases, (_draw_knobs(dice, kind, lengths, page_sizes), _draw_knobs(dice, kind, lengths, page_sizes)))
+
+
+def _beginnings(dice: random.Random, vocab_size: int, length: int) -> tuple[tuple[int, ...], ...]:
+    """Two that differ in their first page and in no other: what is kept of one must not be taken for the other's."""
+    one = _ids(dice, vocab_size, length)
+    page = 16 if length > 32 else 4
+    return one, _ids(dice, vocab_size, page) + one[page:]
 
 
 def _ids(dice: random.Random, vocab_size: int, count: int) -> tuple[int, ...]:

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engine import (
     Completion,
@@ -11,11 +13,14 @@ from engine import (
     EngineConfig,
     EngineConfigError,
     EngineRequestError,
+    EngineStepError,
     ModelFileError,
     RequestOutput,
     Resume,
     SamplingParams,
 )
+from engine.batch import Batch
+from engine.scheduler import SchedulePlan
 from tests.tiny_model import IM_END, VOCAB_SIZE
 
 PROMPT = tuple(range(40, 60))
@@ -33,9 +38,9 @@ class Clock:
         return self.now
 
 
-def build(model: Path, clock: Clock | None = None, **knobs: int) -> Engine:
+def build(model: Path, clock: Clock | None = None, **knobs: int | str | bool) -> Engine:
     """Steps are cut by rows and keys alone, and so the same on every machine."""
-    config = EngineConfig(model, device="cpu", num_pages=64, max_batched_tokens=256, step_seconds=None)
+    config = EngineConfig(model, device="cpu", backend="torch", num_pages=64, max_batched_tokens=256, step_seconds=None)
     config = replace(config, **knobs)  # type: ignore[arg-type]
     return Engine(config, clock) if clock else Engine(config)
 
@@ -229,6 +234,97 @@ def test_health_tells_the_age_of_the_last_step_and_who_is_stuck(tiny: Path) -> N
     assert health.step_running_s is None
     engine.abort("waits")
     assert engine.health().stuck == ()
+
+
+def test_health_tells_of_a_step_under_way(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked while the model computes, as another thread would."""
+    clock = Clock()
+    engine = build(tiny, clock)
+    model, seen = engine._runner._model, []
+
+    def forward(batch: Batch) -> NDArray[np.float32]:
+        clock.now += 31.0
+        seen.append(engine.health())
+        return type(model).forward(model, batch)
+
+    monkeypatch.setattr(model, "forward", forward)
+    engine.add_request("a", PROMPT, PARAMS)
+    engine.step()
+    engine.step()
+    assert [(health.step_age_s, health.step_running_s, health.stuck) for health in seen] == [
+        (None, 31.0, ("a",)),
+        (31.0, 31.0, ("a",)),
+    ]
+    assert (engine.health().step_running_s, engine.health().stuck) == (None, ())
+    engine.abort("a")
+
+
+def test_a_step_that_fails_is_under_way_no_more(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = build(tiny)
+
+    def execute(plan: SchedulePlan) -> None:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(engine._runner, "execute", execute)
+    engine.add_request("a", PROMPT, PARAMS)
+    with pytest.raises(EngineStepError):
+        engine.step()
+    assert engine.health().step_running_s is None
+
+
+def test_a_near_deadline_comes_first(tiny: Path) -> None:
+    clock = Clock()
+    engine = build(tiny, clock, max_num_seqs=1)
+    engine.add_request("plain", PROMPT, PARAMS)
+    engine.add_request("urgent", PROMPT, PARAMS, deadline=clock.now + 5.0)
+    assert engine.step().stats.scheduled == ("urgent",)
+    for name in ("plain", "urgent"):
+        engine.abort(name)
+
+
+def test_budget_takes_off_what_running_prompts_will_need(tiny: Path) -> None:
+    engine = build(tiny, num_pages=10, page_size=8, max_batched_tokens=8)
+    engine.add_request("long", range(40), PARAMS)
+    engine.step()
+    assert engine.stats is not None
+    assert engine.stats.pages_used == 1
+    assert engine.budget().free_tokens == 80 - 40
+    engine.abort("long")
+    assert engine.budget().free_tokens == 80
+    assert engine.stats.pages == 10
+
+
+@pytest.mark.parametrize("params", [PARAMS, SAMPLED, replace(SAMPLED, logprobs=3, prompt_logprobs=2)])
+def test_a_known_beginning_gives_the_same_tokens_and_less_work(tiny: Path, params: SamplingParams) -> None:
+    prompts = [PROMPT * 3, PROMPT * 3 + (1, 2), PROMPT[:16], PROMPT * 3]
+    cold, warm = build(tiny, prefix_cache=False), build(tiny)
+    expected = [cold.generate([prompt], params)[0] for prompt in prompts]
+    computed = []
+    for prompt, wanted in zip(prompts, expected, strict=True):
+        warm.add_request("a", prompt, params)
+        outputs, rows = [], 0
+        while warm.has_unfinished:
+            step = warm.step()
+            outputs += step.outputs
+            rows += step.stats.prefill_tokens
+            warm.check_integrity()
+        assert tokens_of(outputs, "a") == wanted.token_ids
+        assert tuple(entry for output in outputs for entry in output.logprobs) == wanted.logprobs
+        assert outputs[0].prompt_logprobs == wanted.prompt_logprobs
+        assert {output.cached_tokens for output in outputs} == {len(prompt) - rows}
+        computed.append(rows)
+    explains = params.prompt_logprobs is not None
+    assert computed == ([60, 62, 16, 60] if explains else [60, 62 - 48, 16, 60 - 48])
+
+
+def test_two_engines_in_turn_on_one_model(tiny: Path, engine: Engine) -> None:
+    first = build(tiny)
+    expected = engine.generate([PROMPT], SAMPLED)
+    assert first.generate([PROMPT], SAMPLED) == expected
+    config = EngineConfig(tiny, device="cpu", num_pages=4, max_batched_tokens=7, step_seconds=None)
+    second = Engine(config, loaded=first._loaded)
+    assert second.budget().total_tokens == 64
+    assert second.generate([PROMPT], SAMPLED) == expected
 
 
 def test_stats_tell_prefill_from_decode(tiny: Path) -> None:

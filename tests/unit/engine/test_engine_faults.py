@@ -16,7 +16,8 @@ SAMPLED = SamplingParams(max_tokens=12, temperature=1.0, seed=3, ignore_eos=True
 
 @pytest.fixture(params=["exact", "reference"])
 def engine(tiny: Path, request: pytest.FixtureRequest) -> Engine:
-    return Engine(EngineConfig(tiny, device="cpu", num_pages=12, max_batched_tokens=16, numerics=request.param))
+    config = EngineConfig(tiny, device="cpu", backend="torch", num_pages=12, max_batched_tokens=16)
+    return Engine(replace(config, numerics=request.param, step_seconds=None))
 
 
 def poison(engine: Engine) -> None:

@@ -25,7 +25,8 @@ def logits(model: CausalLM, ids: Sequence[int], cuts: Sequence[int], page_size: 
     start = turn = 0
     while start < len(ids):
         end = min(start + cuts[turn % len(cuts)], len(ids))
-        hidden.append(model.forward(build_batch([ScheduledChunk(one, start, end, samples=True)], page_size)))
+        step = build_batch([ScheduledChunk(one, start, end, samples=True)], page_size)
+        hidden.append(model.forward(step).copy())  # a backend may overwrite its buffer in the next step
         start, turn = end, turn + 1
     return torch.from_numpy(model.logits(np.concatenate(hidden)))
 

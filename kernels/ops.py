@@ -10,7 +10,7 @@ from kernels.dispatch import kernel
 from kernels.reference.attention import KEY_CHUNK, query_levels
 from kernels.reference.paged_attention import attention_workspace
 from kernels.reference.quantize import GROUP, INT8_LEVELS
-from kernels.sampling_table import Sampled, SamplingTable
+from kernels.reference.sampling_table import Sampled, SamplingTable
 
 __all__ = [
     "GROUP",

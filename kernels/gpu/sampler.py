@@ -28,7 +28,7 @@ from kernels.gpu.sampler_ranks import (
 )
 from kernels.gpu.sampler_scores import adjust
 from kernels.reference.sampling import GRID
-from kernels.sampling_table import LOWEST_LOGPROB, MOST_ALTERNATIVES, NO_TOKEN, Sampled, SamplingTable
+from kernels.reference.sampling_table import LOWEST_LOGPROB, MOST_ALTERNATIVES, NO_TOKEN, Sampled, SamplingTable
 
 _MOST_ALTERNATIVES: Final = tl.constexpr(MOST_ALTERNATIVES)
 _LOWEST_LOGPROB: Final = tl.constexpr(LOWEST_LOGPROB)

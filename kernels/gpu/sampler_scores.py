@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.sampling_table import SamplingTable
+from kernels.reference.sampling_table import SamplingTable
 
 _TILE: Final = 1024
 _ENTRIES: Final = 128

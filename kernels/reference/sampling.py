@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kernels.reference.activation import LOG2_E, exp2_
 from kernels.reference.gumbel import gumbel, log
-from kernels.sampling_table import LOWEST_LOGPROB, MOST_ALTERNATIVES, NO_TOKEN, Sampled, SamplingTable
+from kernels.reference.sampling_table import LOWEST_LOGPROB, MOST_ALTERNATIVES, NO_TOKEN, Sampled, SamplingTable
 
 GRID: Final = float(1 << 40)
 

@@ -24,7 +24,7 @@ from triton.runtime.jit import JITFunction, mangle_type
 
 from kernels.gpu import activation, attention, bf16_matmul, embedding, int8_matmul, norm, quantize, rope, sampler
 from kernels.reference.paged_attention import attention_workspace
-from kernels.sampling_table import Sampled
+from kernels.reference.sampling_table import Sampled
 from tests.unit.kernels.gpu.sampling_rows import ROWS, buffers, table_of
 
 _WARP: Final = 32

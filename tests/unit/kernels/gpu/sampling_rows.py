@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.noise import stream_key
-from kernels.sampling_table import MOST_ALTERNATIVES, Sampled, SamplingTable
+from kernels.reference.sampling_table import MOST_ALTERNATIVES, Sampled, SamplingTable
 
 VOCAB: Final = 150
 

@@ -16,7 +16,7 @@ from engine.sampler import choose
 from kernels.gpu import sampler
 from kernels.reference import sampling
 from kernels.reference.gumbel import gumbel
-from kernels.sampling_table import NO_TOKEN, Sampled, SamplingTable
+from kernels.reference.sampling_table import NO_TOKEN, Sampled, SamplingTable
 from tests.unit.kernels.gpu.sampling_rows import ROWS, VOCAB, Row, buffers, table_of
 
 # Three tiles of VOCAB, the last one not full.

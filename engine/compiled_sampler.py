@@ -20,8 +20,9 @@ from kernels.cpu import sampling
 
 # More threads wait for memory, and each has its own room: 24 bytes for each token of the vocabulary.
 _MOST_PARTS: Final = 8
-# A thread takes some 50 microseconds to come: a greedy look at so many logits. Drawing takes ten times as long.
-_WORTH_A_THREAD: Final = 1 << 19
+# A thread takes some 50 microseconds to come; a greedy look at so many logits takes five times that, and drawing from
+# them ten times as long again.
+_WORTH_A_THREAD: Final = 1 << 21
 _DRAWING: Final = 10
 _FAILURES: Final = {sampling.NOT_FINITE: NOT_FINITE, sampling.NOTHING_LEFT: NOTHING_LEFT}
 

@@ -46,7 +46,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         if found.st_size > max_bytes:
             raise corrupt(path, f"it has {found.st_size} bytes, and at most {max_bytes} are read")
         with path.open("rb") as file:
-            return file.read(max_bytes)
+            return file.read(found.st_size)  # a buffer of that size is made at once, so no more than is there
     except OSError as error:
         raise missing(path, error.strerror or "it cannot be read") from error
 

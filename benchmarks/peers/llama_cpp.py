@@ -1,4 +1,4 @@
-"""llama.cpp on the same GGUF, built from source for this machine's own processor; batched by hand as its server does.
+"""llama.cpp on the same GGUF and on its Q8_0, built from source for this processor; batched as its server does.
 
 Every step decodes all running sequences and fills the rest of the batch with prompts. A prefix that all prompts share
 is computed once and copied, which its server would not do for requests that arrive together.
@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.peers.environments import FOLDER, Environment, pip
-from benchmarks.peers.peer import Peer
+from benchmarks.peers.environments import FOLDER, Environment, made, pip, run_step
+from benchmarks.peers.peer import Peer, Say
 from benchmarks.peers.serving import Options, RunnerAsk, serve
 
 VERSION: Final = "0.3.36"
@@ -31,19 +31,30 @@ ENVIRONMENT = Environment(
         ),
         ("tar", "xzf", f"{{folder}}/{_SOURCES}.tar.gz"),
         ("{folder}/bin/cmake", "-S", f"{_SOURCES}/vendor/llama.cpp", "-B", "build", *_BUILD),
-        ("{folder}/bin/ninja", "-C", "build", "-j1", "llama-batched-bench"),
+        ("{folder}/bin/ninja", "-C", "build", "-j1", "llama-batched-bench", "llama-quantize"),
     ),
 )
 LIBRARIES: Final = ENVIRONMENT.folder / "build" / "bin"
 _ISA: Final = ("AVX512", "AVX512_VNNI", "AVX512_BF16", "AVX_VNNI", "AMX_INT8", "LLAMAFILE", "REPACK", "OPENMP")
 
-PEER = Peer(
-    "llama.cpp",
-    "llama.cpp, same GGUF, batch API",
-    __name__,
-    ENVIRONMENT,
-    environ={"PYTHONPATH": str(FOLDER / "llama.cpp" / _SOURCES), "LLAMA_CPP_LIB_PATH": str(LIBRARIES)},
-)
+
+def q8_files(gguf: Path, say: Say) -> Path:
+    """The same weights in the format nearest to our own numerics; its kernels for that are the faster ones."""
+    file = FOLDER / "files" / f"{gguf.stem}-q8_0.gguf"
+    if not file.exists():
+        made(ENVIRONMENT, say)
+        say("converting to Q8_0")
+        unfinished = file.with_suffix(".part")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        quantize = str(LIBRARIES / "llama-quantize")
+        run_step((quantize, "--allow-requantize", str(gguf), str(unfinished), "Q8_0", "2"), FOLDER)
+        unfinished.rename(file)
+    return file
+
+
+_ENVIRON: Final = {"PYTHONPATH": str(ENVIRONMENT.folder / _SOURCES), "LLAMA_CPP_LIB_PATH": str(LIBRARIES)}
+PEER = Peer("llama.cpp", "llama.cpp, same GGUF, batch API", __name__, ENVIRONMENT, environ=_ENVIRON)
+Q8 = Peer("llama.cpp-q8_0", "llama.cpp, its Q8_0, batch API", __name__, ENVIRONMENT, q8_files, environ=_ENVIRON)
 
 _BATCH: Final = 2_048  # tokens in one call, its own default; it computes 512 of them at a time
 _ROOM: Final = 256  # a sequence's room is a multiple of this

@@ -28,14 +28,15 @@ INT8_FOLDER = FOLDER / "files" / "openvino-int8"
 
 def int8_files(gguf: Path, say: Say) -> Path:
     """Weights in 8 bits by its own exporter, from the weights as dequantised."""
-    done = INT8_FOLDER / "openvino_model.bin"
-    if not done.exists():
+    if not INT8_FOLDER.exists():
         source = checkpoint(gguf, say)
         python = made(EXPORT, say)
         say("exporting to OpenVINO's int8")
-        exporter = str(python.parent / "optimum-cli")
+        unfinished = INT8_FOLDER.with_suffix(".part")
         task = ("--task", "text-generation-with-past", "--weight-format", "int8")
-        run_step((exporter, "export", "openvino", "--model", str(source), *task, str(INT8_FOLDER)), FOLDER)
+        exporter = str(python.parent / "optimum-cli")
+        run_step((exporter, "export", "openvino", "--model", str(source), *task, str(unfinished)), FOLDER)
+        unfinished.rename(INT8_FOLDER)
         shutil.rmtree(EXPORT.folder)  # 1.6 GB that nothing else needs
     return INT8_FOLDER
 

@@ -22,6 +22,7 @@ PEERS: Final[Mapping[str, str]] = MappingProxyType(
         "openvino": "benchmarks.peers.openvino:GGUF",
         "openvino-int8": "benchmarks.peers.openvino:INT8",
         "llama.cpp": "benchmarks.peers.llama_cpp:PEER",
+        "llama.cpp-q8_0": "benchmarks.peers.llama_cpp:Q8",
         "llama-batched-bench": "benchmarks.peers.llama_batched_bench:PEER",
         "vllm": "benchmarks.peers.vllm:PEER",
         "transformers-fp32": "benchmarks.peers.transformers:FLOAT32",

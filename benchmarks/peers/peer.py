@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from benchmarks.peers.environments import FOLDER, Environment, made
 from benchmarks.peers.process import RunnerProcess
 
-START_S: Final = 600.0
+START_S: Final = 900.0
 
 Say: TypeAlias = Callable[[str], None]
 Files: TypeAlias = Callable[[Path, Say], Path]

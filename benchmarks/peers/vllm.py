@@ -1,5 +1,6 @@
 """vLLM's CPU backend in bf16, on the weights as dequantised."""
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -21,6 +22,7 @@ ENVIRONMENT = Environment(
     ),
 )
 _MAX_LEN: Final = 2_048
+_BIND: Final = "VLLM_CPU_OMP_THREADS_BIND"
 
 PEER = Peer(
     "vllm",
@@ -37,15 +39,22 @@ PEER = Peer(
 
 
 class VLLM:
-    """Its own defaults but for the length of its context, threads and cache."""
+    """Its own defaults but for the length of its context, threads and cache.
+
+    By itself it keeps a core free for its scheduler, which leaves one thread of two cores; here it gets as many as the
+    others. VLLM_CPU_OMP_THREADS_BIND in the environment (auto, nobind, 0-1) says otherwise.
+    """
 
     def __init__(self, options: Options) -> None:
+        cores = sorted(os.sched_getaffinity(0))[: options["threads"]]
+        os.environ.setdefault(_BIND, ",".join(map(str, cores)))
         self._vllm = import_module("vllm")
         self._flags = {"dtype": "bfloat16", "max_model_len": _MAX_LEN, "max_num_seqs": 64}
         self._llm = self._vllm.LLM(model=options["model"], **self._flags)
 
     def about(self) -> dict[str, Any]:
-        return {"flags": self._flags | dict(PEER.environ), "torch": version("torch"), "vllm-cpu": version("vllm-cpu")}
+        environ = {name: os.environ[name] for name in (_BIND, "VLLM_CPU_KVCACHE_SPACE")}
+        return {"flags": self._flags | environ, "torch": version("torch"), "vllm-cpu": version("vllm-cpu")}
 
     def prepare(self, asks: Sequence[RunnerAsk]) -> Any:
         params = [

@@ -18,7 +18,7 @@ PROMPT_ALONE = SamplingParams(max_tokens=0, prompt_logprobs=4)
 
 
 def build(model: Path, **knobs: int) -> Engine:
-    return Engine(replace(EngineConfig(model, device="cpu", num_pages=64), **knobs))  # type: ignore[arg-type]
+    return Engine(replace(EngineConfig(model, device="cpu", backend="torch", num_pages=64), **knobs))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_no_schedule_changes_them(tiny: Path, engine: Engine, params: SamplingPa
 
 def test_a_prompt_that_gives_way_half_explained_is_not_explained_twice(tiny: Path, engine: Engine) -> None:
     expected = engine.generate([PROMPT], PROMPT_ALONE)[0]
-    tight = build(tiny, num_pages=8, page_size=4, max_batched_tokens=3)
+    tight = build(tiny, num_pages=7, page_size=4, max_batched_tokens=3)
     tight.add_request("grows", PROMPT[:4], replace(GREEDY, max_tokens=20, logprobs=None, prompt_logprobs=None))
     tight.add_request("r", PROMPT, PROMPT_ALONE)
     preemptions, outputs = 0, []

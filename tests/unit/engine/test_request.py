@@ -37,6 +37,11 @@ BAD = [
     ("logprobs", 1.5),
     ("prompt_logprobs", -1),
     ("prompt_logprobs", 21),
+    ("bad_words", ((),)),
+    ("bad_words", ((1, 100),)),
+    ("bad_words", ((-1,),)),
+    ("bad_words", ((1,),) * 1025),
+    ("bad_words", ((1,) * 257,)),
     ("grammar", "root ::= 'a'"),
 ]
 
@@ -64,6 +69,7 @@ def test_the_borders_are_taken() -> None:
         min_p=1.0,
         seed=(1 << 64) - 1,
         logit_bias={0: -100.0, 99: 100.0},
+        bad_words=((0,), (99,) * 256),
         logprobs=20,
         prompt_logprobs=0,
     ).check(100)

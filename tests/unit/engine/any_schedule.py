@@ -10,7 +10,6 @@ one request at a time and one chunk size. One JSON line a schedule, then the tot
 
 import argparse
 import json
-import math
 import random
 import sys
 import tempfile
@@ -25,7 +24,9 @@ from engine.loading import LoadedModel, load_model
 from tests.tiny_model import write_tiny_model
 
 MAX_PROMPT, MAX_BUDGET = 300, 256
-PAGE_SIZES = (4, 8, 16)
+PAGE_SIZES = (16, 32)
+SMALL_PAGES = (4, 8, 16)
+"""Finer to share and to run out of; for backends that take them."""
 _SOLO_CHUNK = 48
 _SOLO_TOKENS = 512
 # Pages of each model that schedules take theirs from: as much as the largest of them may want.
@@ -108,7 +109,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How requests of a schedule are alike. `pool`: the pages of an engine, as a part of what all could fill."""
+    """How requests of a schedule are alike. `pool`: the pages of an engine, 0 for what all prompts fill, 1 for what
+    they and all outputs could."""
 
     requests: tuple[int, int]
     prompts: tuple[int, int]
@@ -119,11 +121,11 @@ class Kind:
 
 KINDS = (
     # Prefilled in chunks beside decodes.
-    Kind(requests=(2, 6), prompts=(1, MAX_PROMPT), outputs=(1, 24), pool=(0.3, 0.7), seqs=(2, 8)),
+    Kind(requests=(2, 6), prompts=(1, MAX_PROMPT), outputs=(1, 24), pool=(-0.8, 0.2), seqs=(2, 8)),
     # A batch of many, which outgrow the pool together.
-    Kind(requests=(18, 26), prompts=(1, 16), outputs=(6, 20), pool=(0.4, 0.6), seqs=(18, 32)),
+    Kind(requests=(18, 26), prompts=(1, 40), outputs=(6, 20), pool=(-0.2, 0.1), seqs=(18, 32)),
     # A few that give way to each other again and again.
-    Kind(requests=(4, 7), prompts=(1, 12), outputs=(20, 40), pool=(0.2, 0.4), seqs=(4, 8)),
+    Kind(requests=(4, 7), prompts=(1, 36), outputs=(16, 40), pool=(-0.8, 0.0), seqs=(4, 8)),
 )
 
 
@@ -165,8 +167,7 @@ def draw(seed: int, vocab_size: int, page_sizes: Sequence[int] = PAGE_SIZES) -> 
     cases = tuple(
         _draw_case(dice, index, vocab_size, kind, beginnings) for index in range(dice.randint(*kind.requests))
     )
-    lengths = [len(case.prompt) + case.params.max_tokens for case in cases]
-    return Plan(cases, (_draw_knobs(dice, kind, lengths, page_sizes), _draw_knobs(dice, kind, lengths, page_sizes)))
+    return Plan(cases, (_draw_knobs(dice, kind, cases, page_sizes), _draw_knobs(dice, kind, cases, page_sizes)))
 
 
 def _beginnings(dice: random.Random, vocab_size: int, length: int) -> tuple[tuple[int, ...], ...]:
@@ -184,8 +185,8 @@ def _draw_case(
     dice: random.Random, index: int, vocab_size: int, kind: Kind, beginnings: Sequence[tuple[int, ...]]
 ) -> Case:
     length = _log_uniform(dice, *kind.prompts)
-    # Half begin like others do, and some of those are nothing but a beginning.
-    shared = _sometimes(dice, 0.5, dice.choice((length, dice.randint(0, length))), 0)
+    # Most begin like others do, and some of those are nothing but a beginning.
+    shared = _sometimes(dice, 0.7, dice.choice((length, dice.randint(0, length))), 0)
     prompt = dice.choice(beginnings)[:shared] + _ids(dice, vocab_size, length - shared)
     max_tokens = dice.randint(*kind.outputs)
     params = SamplingParams(
@@ -237,14 +238,16 @@ def _sampled(dice: random.Random, params: SamplingParams, vocab_size: int) -> Sa
     )
 
 
-def _draw_knobs(dice: random.Random, kind: Kind, lengths: Sequence[int], page_sizes: Sequence[int]) -> Knobs:
+def _draw_knobs(dice: random.Random, kind: Kind, cases: Sequence[Case], page_sizes: Sequence[int]) -> Knobs:
     """A pool that holds the longest request, and of all together a part: so they have to give way to each other."""
     page_size, seqs = dice.choice(page_sizes), dice.randint(*kind.seqs)
-    least = math.ceil(max(lengths) / page_size)
+    begun = [-(-(len(case.prompt) + 1) // page_size) for case in cases]
+    ended = [-(-(len(case.prompt) + case.params.max_tokens) // page_size) for case in cases]
+    wanted = sum(begun) + dice.uniform(*kind.pool) * (sum(ended) - sum(begun))
     return Knobs(
         page_size=page_size,
-        num_pages=max(least, round(dice.uniform(*kind.pool) * sum(lengths) / page_size)),
-        max_batched_tokens=dice.choice((dice.randint(1, seqs), dice.randint(seqs, MAX_BUDGET))),
+        num_pages=max(*ended, round(wanted)),
+        max_batched_tokens=dice.choice((dice.randint(1, seqs), dice.randint(seqs, MAX_BUDGET), MAX_BUDGET)),
         max_num_seqs=seqs,
         prefix_cache=dice.random() < 0.8,
     )
@@ -289,7 +292,9 @@ class AnySchedule:
         where = place, knobs.page_size
         if where not in self._models:
             pages = -(-_POOL_TOKENS // knobs.page_size)
-            self._models[where] = load_model(replace(self._config, page_size=knobs.page_size, num_pages=pages))
+            loaded = load_model(replace(self._config, page_size=knobs.page_size, num_pages=pages))
+            assert loaded.digest == self._solo.digest, f"pages of {knobs.page_size} are another backend's"
+            self._models[where] = loaded
         return Engine(replace(self._config, **asdict(knobs)), loaded=self._models[where])
 
     def _live(self, plan: Plan) -> tuple[list[Story], Report]:

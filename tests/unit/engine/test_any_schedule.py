@@ -5,29 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.engine.any_schedule import AnySchedule, Report, draw, main, wide_model
-
-SCHEDULES = 12
+from tests.unit.engine.any_schedule import PAGE_SIZES, SMALL_PAGES, AnySchedule, Report, draw, main, wide_model
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> AnySchedule:
-    return AnySchedule(wide_model(tmp_path_factory.mktemp("wide")), threads=1)
-
-
-def test_every_request_has_the_tokens_of_its_solo_run(runs: AnySchedule) -> None:
-    total = Report()
-    for number in range(SCHEDULES):
+@pytest.mark.parametrize(
+    ("backend", "page_sizes", "schedules", "preemptions"), [("auto", PAGE_SIZES, 24, 4), ("torch", SMALL_PAGES, 5, 0)]
+)
+def test_every_request_has_the_tokens_of_its_solo_run(
+    tmp_path: Path, backend: str, page_sizes: tuple[int, ...], schedules: int, preemptions: int
+) -> None:
+    runs, total = AnySchedule(wide_model(tmp_path), 1, backend, page_sizes), Report()
+    for number in range(schedules):
         report = runs.run(number)
         assert report.differing == 0, f"schedule {number}: {report}"
         total += report
     # What they must have gone through for their zero to mean anything.
-    assert total.tokens > 1000, total
-    assert total.logprobs > 1000, total
-    assert total.resumes > 20, total
-    assert total.preemptions > 5, total
-    assert total.hits > 10, total
-    assert total.most_running >= 16, total
+    assert total.tokens > 50 * schedules, total
+    assert total.logprobs > 50 * schedules, total
+    assert total.resumes > schedules, total
+    assert total.preemptions >= preemptions, total
+    assert total.hits > schedules // 2, total
+    assert total.most_running >= 12, total
     assert total.widest_step > 64, total
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine import Engine, EngineConfig, EngineRequestError, RequestOutput, Resume, SamplingParams, runner
-from engine.runner import Rows
+from engine.sampler import Rows
 from engine.torch_backend.decoder import Decoder
 from tests.tiny_model import VOCAB_SIZE
 

@@ -6,6 +6,7 @@ from engine.batch import PageLayout
 from engine.config import EngineConfig
 from engine.errors import EngineConfigError
 from engine.loaders.checkpoint import Checkpoint
+from engine.models.key_balance import balanced
 from engine.models.shape import ModelShape
 from engine.torch_backend.decoder import Decoder
 from engine.torch_backend.numerics import choose_numerics
@@ -21,7 +22,7 @@ def load_torch_model(
     device = _device(config.device)
     numerics = choose_numerics(config.numerics, device, shape.product_widths)
     with torch.inference_mode():
-        parts = Parts(checkpoint, shape, numerics, device)
+        parts = Parts(balanced(checkpoint, shape), shape, numerics, device)
         return Decoder(parts, shape, numerics, pages, max_context, device)
 
 

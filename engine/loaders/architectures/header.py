@@ -99,7 +99,7 @@ def _rotary(header: Header, prefix: str, head_dim: int) -> RotaryShape:
 
 
 def _refuse_what_changes_the_result(metadata: Metadata, prefix: str) -> None:
-    if metadata.has(f"{prefix}.expert_count"):
+    if metadata.raw(f"{prefix}.expert_count") not in (None, 0):
         raise metadata.fail("it is a mixture of experts", unsupported=True)
     for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         if metadata.has(f"{prefix}.{key}"):

@@ -1,15 +1,18 @@
 """Damaged model files: whatever is cut off or flipped, the error is ModelFileError and memory stays small."""
 
+import os
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine import ModelFileError
-from engine.loaders import describe
+from engine import EngineConfig, ModelFileError
+from engine.loaders import describe, open_model
 from engine.loaders.gguf import GGUFFile
+from engine.sizing import cache_size
 from tests.tiny_model import VOCAB_SIZE, llama_metadata, random_llama_tensors, write_gguf
 from tests.unit.engine.loaders.reading import read_all, survives
 
@@ -93,6 +96,10 @@ CHANGES: list[tuple[str, object, str]] = [
     ("tokenizer.ggml.bos_token_id", VOCAB_SIZE, "model_file_corrupt"),
     ("llama.rope.scaling.type", "yarn", "model_unsupported"),
     ("llama.rope.dimension_count", 2, "model_unsupported"),
+    ("llama.expert_count", 8, "model_unsupported"),
+    ("llama.final_logit_softcapping", 30.0, "model_unsupported"),
+    ("llama.attention.value_length", 2, "model_unsupported"),
+    ("split.count", 3, "model_unsupported"),
     ("llama.attention.head_count", 3, "model_file_corrupt"),
     ("llama.attention.head_count_kv", 4, "model_file_corrupt"),
     ("llama.embedding_length", 16, "model_file_corrupt"),
@@ -112,6 +119,32 @@ def test_metadata_that_cannot_be_is_refused_with_its_code(tmp_path: Path, key: s
     assert caught.value.code == code
 
 
+def test_tensors_that_share_bytes_are_refused(file: bytes, tmp_path: Path) -> None:
+    name = b"output_norm.weight"
+    at = file.index(name) + len(name) + 4 + 8 + 4  # behind dimensions, shape and type
+    assert not taken(tmp_path / "m.gguf", file[:at] + struct.pack("<Q", 0) + file[at + 8 :])
+
+
+def test_a_tensor_that_no_layer_asks_for_is_refused(tmp_path: Path) -> None:
+    tensors = random_llama_tensors(0, **SIZES) | {"blk.0.attn_output.bias": np.zeros(8, dtype=np.float32)}
+    path = write_gguf(tmp_path / "m.gguf", llama_metadata(name="mite", context_length=16, **SIZES), tensors)
+    with pytest.raises(ModelFileError, match=r"attn_output\.bias") as caught:
+        read_all(path)
+    assert caught.value.code == "model_unsupported"
+
+
+def test_a_pipe_in_the_place_of_a_file_blocks_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.gguf")
+    assert not survives(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize("factors", [[1.0], [1.0, 0.0], [1.0, float("nan")], [1.0, -2.0]])
+def test_divisors_of_angles_that_cannot_be_are_refused(tmp_path: Path, factors: list[float]) -> None:
+    tensors = random_llama_tensors(0, **SIZES) | {"rope_freqs.weight": np.array(factors, dtype=np.float32)}
+    write_gguf(tmp_path / "m.gguf", llama_metadata(name="mite", context_length=16, **SIZES), tensors)
+    assert not survives(tmp_path / "m.gguf")
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     tensors = random_llama_tensors(0, **SIZES)
     tensors["blk.0.ffn_up.weight"][3, 3] = float("nan")
@@ -125,3 +158,14 @@ def test_a_folder_or_nothing_is_no_model(tmp_path: Path) -> None:
         with pytest.raises(ModelFileError) as caught:
             describe(path)
         assert caught.value.code == "model_file_missing"
+
+
+def test_tables_are_made_for_what_the_pages_hold_not_for_what_a_header_claims(file: bytes, tmp_path: Path) -> None:
+    """One flipped byte makes 16 tokens of context a hundred million."""
+    key = b"llama.context_length"
+    at = file.index(key) + len(key) + 4
+    (tmp_path / "m.gguf").write_bytes(file[:at] + struct.pack("<I", (1 << 27) - 1) + file[at + 4 :])
+    config = EngineConfig(tmp_path / "m.gguf", device="cpu", num_pages=1)
+    with open_model(config.model) as opened:
+        assert opened.shape.context_length == (1 << 27) - 1
+        assert cache_size(config, opened.shape).max_context == config.page_size

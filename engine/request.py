@@ -23,8 +23,8 @@ class SamplingParams:
     is a part of the noise's key, so that choices of one seed differ. `stop_token_ids` end the request like the model's
     own end tokens, which `ignore_eos` switches off; the ending token is part of the output.
 
-    `bad_words` are runs of tokens that shall not come about: where prompt and output end in all of one but its last token,
-    that token is barred. Biases are added before penalties.
+    `bad_words` are runs of tokens that shall not come about: where prompt and output end in all of one but its last
+    token, that token is barred. Biases are added before penalties.
 
     `logprobs` and `prompt_logprobs` ask for the log probabilities of output and prompt tokens, with so many
     alternatives (0: none, None: nothing asked). They are the model's own, before bias, penalties and temperature.

@@ -302,7 +302,8 @@ def test_a_known_beginning_gives_the_same_tokens_and_less_work(tiny: Path, param
     computed = []
     for prompt, wanted in zip(prompts, expected, strict=True):
         warm.add_request("a", prompt, params)
-        outputs, rows = [], 0
+        outputs: list[RequestOutput] = []
+        rows = 0
         while warm.has_unfinished:
             step = warm.step()
             outputs += step.outputs

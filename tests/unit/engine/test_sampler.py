@@ -132,7 +132,7 @@ def mask_of(allowed: Sequence[int], vocab_size: int) -> NDArray[np.uint32]:
 
 
 @given(st.sampled_from(ROADS), logit_rows, requests, masks)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_every_step_is_the_naive_one(road: str, values: list[float], asked: Request, allowed: list[int] | None) -> None:
     expected = naive(row(*values), asked, allowed)
     barriers = {} if allowed is None else {"r": mask_of(allowed, VOCAB)}

@@ -23,7 +23,7 @@ class Metadata:
     def fail(self, why: str, *, unsupported: bool = False) -> ModelFileError:
         """The error for a contradiction that the caller found between entries."""
         if unsupported:
-            next_step = "use a model of a supported kind; docs/recipes says how to add one"
+            next_step = "use a model of a supported kind"
             return ModelFileError(f"model file {self.path}", why, next_step, code="model_unsupported")
         return ModelFileError(f"damaged model file {self.path}", why, "download or convert the file again")
 

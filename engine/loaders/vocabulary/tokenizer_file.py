@@ -1,7 +1,7 @@
 """Reads a folder's tokenizer.json and refuses one that contradicts itself or the model; never tokenizes."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engine.errors import ModelFileError
 from engine.loaders.files import corrupt, read_json
@@ -26,9 +26,11 @@ def read_tokenizer(path: Path, vocab_size: int) -> dict[str, object]:
             "use a model of a supported kind",
             code="model_unsupported",
         )
-    vocabulary = _vocabulary(model.get("vocab"), vocab_size, path)
-    model["merges"] = _merges(model.get("merges"), vocabulary, path)
-    document["added_tokens"] = _added_tokens(document.get("added_tokens", []), vocab_size, path)
+    added = _added_tokens(document.get("added_tokens", []), path)
+    rowless = {token["content"] for token in added if token["id"] >= vocab_size}
+    vocabulary = _vocabulary(model.get("vocab"), rowless, vocab_size, path)
+    model["vocab"], model["merges"] = vocabulary, _merges(model.get("merges"), vocabulary, path)
+    document["added_tokens"] = [token for token in added if token["content"] not in rowless]
     return document
 
 
@@ -56,15 +58,16 @@ def puts_in_front(document: dict[str, object], token: str | None) -> bool:
     return False
 
 
-def _vocabulary(entries: object, vocab_size: int, path: Path) -> dict[str, int]:
+def _vocabulary(entries: object, rowless: set[str], vocab_size: int, path: Path) -> dict[str, int]:
     if not isinstance(entries, dict) or not entries:
         raise corrupt(path, "it has no vocabulary")
-    for token, index in entries.items():
+    kept = {token: index for token, index in entries.items() if token not in rowless}
+    for token, index in kept.items():
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < vocab_size:
             raise corrupt(path, f"token {token[:40]!r} has an id that is none of the model's {vocab_size}")
-    if len(set(entries.values())) != len(entries):
+    if len(set(kept.values())) != len(kept):
         raise corrupt(path, "two tokens have the same id")
-    return entries
+    return kept
 
 
 def _merges(entries: object, vocabulary: dict[str, int], path: Path) -> list[tuple[str, str]]:
@@ -83,14 +86,13 @@ def _merges(entries: object, vocabulary: dict[str, int], path: Path) -> list[tup
     return merges
 
 
-def _added_tokens(entries: object, vocab_size: int, path: Path) -> list[dict[str, object]]:
+def _added_tokens(entries: object, path: Path) -> list[dict[str, Any]]:
     if not isinstance(entries, list):
         raise corrupt(path, "its added tokens are no list")
-    kept = []
     for entry in entries:
         content, index = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
         if not isinstance(content, str) or not content or not isinstance(index, int) or isinstance(index, bool):
             raise corrupt(path, "an added token has no content or no id")
-        if 0 <= index < vocab_size:
-            kept.append(entry)
-    return kept
+        if index < 0:
+            raise corrupt(path, f"the added token {content[:40]!r} has the id {index}")
+    return entries

@@ -200,9 +200,21 @@ def test_merges_that_lead_nowhere_are_refused(good: dict[str, bytes], folder: Pa
     assert not changed(good, folder, "tokenizer.json", json.dumps(tokenizer).encode())
 
 
-def test_added_tokens_that_no_row_was_made_for_are_left_out(good: dict[str, bytes], folder: Path) -> None:
+@pytest.mark.parametrize("also_in_vocabulary", [False, True])
+def test_added_tokens_that_no_row_was_made_for_are_left_out(
+    good: dict[str, bytes], folder: Path, also_in_vocabulary: bool
+) -> None:
     tokenizer = json.loads(good["tokenizer.json"])
     tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 259, "content": "<image>"})
+    if also_in_vocabulary:
+        tokenizer["model"]["vocab"]["<image>"] = 259
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    kept = json.loads(describe(folder).tokenizer_json)["added_tokens"]
-    assert [token["id"] for token in kept] == [256, 257, 258]
+    kept = json.loads(describe(folder).tokenizer_json)
+    assert [token["id"] for token in kept["added_tokens"]] == [256, 257, 258]
+    assert "<image>" not in kept["model"]["vocab"]
+
+
+def test_a_token_beyond_the_embedding_is_refused(good: dict[str, bytes], folder: Path) -> None:
+    tokenizer = json.loads(good["tokenizer.json"])
+    tokenizer["model"]["vocab"]["no row"] = 259
+    assert not changed(good, folder, "tokenizer.json", json.dumps(tokenizer).encode())

@@ -98,7 +98,7 @@ def tokens(count: int) -> list[int]:
 
 def our_logits(path: Path, numerics: str, ids: list[int]) -> Tensor:
     """[positions, vocab]"""
-    loaded = load_model(EngineConfig(str(path), device="cpu", numerics=numerics, num_pages=32))
+    loaded = load_model(EngineConfig(str(path), device="cpu", backend="torch", numerics=numerics, num_pages=32))
     request = Request("one", SamplingParams(max_tokens=1), ids, len(ids), 0, 0, frozenset(), pages=list(range(1, 33)))
     with torch.inference_mode():
         batch = build_batch([ScheduledChunk(request, 0, len(ids), samples=True)], 16)

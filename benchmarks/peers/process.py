@@ -16,7 +16,7 @@ from typing import Any, Self
 from benchmarks.machine import ROOT
 from benchmarks.workloads import Ask, output_tokens
 
-_STOP_S = 15.0
+_STOP_S = 5.0
 _TAIL = 1_500
 
 

@@ -11,7 +11,7 @@ from engine.loaders import ModelDescription
 from engine.loading import LoadedModel, load_model
 from engine.prefix_cache import PrefixCache
 from engine.request import Completion, Request, RequestOutput, Resume, SamplingParams, Snapshot, due_at
-from engine.runner import Runner
+from engine.runner import runner_for
 from engine.sampler import available_cores, host_sampler
 from engine.scheduler import SchedulePlan, Scheduler, StepResult
 from engine.step_room import StepLimits
@@ -90,8 +90,8 @@ class Engine:
         self._num_pages = min(self._loaded.num_pages, config.num_pages or self._loaded.num_pages)
         self._cache = PrefixCache(BlockPool(self._num_pages), enabled=config.prefix_cache)
         self._scheduler = Scheduler(self._cache, self._num_pages, config.page_size, config.max_num_seqs)
-        sampler = host_sampler(self._loaded.model.vocab_size, config.threads or available_cores())
-        self._runner = Runner(self._loaded.model, config.page_size, sampler)
+        model, threads = self._loaded.model, config.threads or available_cores()
+        self._runner = runner_for(model, config.page_size, lambda: host_sampler(model.vocab_size, threads))
         self._sizer = (
             None
             if config.step_seconds is None

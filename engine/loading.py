@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from engine.batch import PageLayout
 from engine.block_pool import NULL_PAGE
 from engine.config import EngineConfig
+from engine.cuda_backend.driver import has_driver
 from engine.digest import numerics_digest
 from engine.errors import EngineConfigError
 from engine.loaders import ModelDescription, open_model
 from engine.loaders.checkpoint import Checkpoint
+from engine.memory import Memory
 from engine.models.causal_lm import CausalLM
+from engine.models.shape import ModelShape
 from engine.sizing import cache_size
 
 
@@ -29,11 +32,40 @@ def load_model(config: EngineConfig) -> LoadedModel:
     with open_model(config.model) as opened:
         description = opened.describe()
         shape = description.shape
-        cache = cache_size(config, shape)
+        on_cuda = _takes_cuda(config, shape)
+        cache = cache_size(config, shape, _device_memory(config) if on_cuda else None)
         pages = PageLayout(NULL_PAGE + 1 + cache.num_pages, config.page_size)
-        model = _build(config, opened.weights, description, pages, cache.max_context)
+        build = _build_on_cuda if on_cuda else _build
+        model = build(config, opened.weights, description, pages, cache.max_context)
     digest = numerics_digest(description.revision, model.identity)
     return LoadedModel(model, description, cache.num_pages, cache.max_context, digest)
+
+
+def _takes_cuda(config: EngineConfig, shape: ModelShape) -> bool:
+    """Whether the cuda backend computes. Raises EngineConfigError where it was asked for and cannot."""
+    asked = config.backend == "cuda"
+    if not asked and not (config.backend == "auto" and config.device != "cpu" and has_driver()):
+        return False
+    from engine.cuda_backend.loading import unsupported
+
+    why = unsupported(config, shape)
+    if asked and why is not None:
+        raise EngineConfigError(f"the cuda backend cannot run here: {why}; use backend 'auto' or 'torch'")
+    return why is None
+
+
+def _device_memory(config: EngineConfig) -> Memory | None:
+    from engine.cuda_backend.loading import device_memory
+
+    return device_memory(config)
+
+
+def _build_on_cuda(
+    config: EngineConfig, weights: Checkpoint, description: ModelDescription, pages: PageLayout, max_context: int
+) -> CausalLM:
+    from engine.cuda_backend.loading import load_cuda_model
+
+    return load_cuda_model(config, weights, description.shape, pages, max_context)
 
 
 def _build(

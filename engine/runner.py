@@ -1,10 +1,11 @@
 """Carries a plan out: batch, forward pass, one sample a row. Takes no decision; a bad row fails its own request."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.batch import Batch, build_batch
 from engine.logprobs import TokenLogprobs
@@ -18,6 +19,18 @@ _PROMPT_LOGITS: Final = 1 << 22
 _BROKEN: Final = RequestFailure(
     "engine_error", "The model computed a value that is not a finite number for this request."
 )
+
+
+@runtime_checkable
+class StepRunner(Protocol):
+    """Whoever carries plans out."""
+
+    def execute(self, plan: SchedulePlan) -> StepResult: ...
+
+
+def runner_for(model: CausalLM, page_size: int, sampler: Callable[[], Sampler]) -> StepRunner:
+    """A model that chooses its tokens itself, on its device, is its own runner."""
+    return model if isinstance(model, StepRunner) else Runner(model, page_size, sampler())
 
 
 class Runner:
@@ -37,7 +50,7 @@ class Runner:
         failures = _broken(batch.chunks, hidden)
         sampled = self._sample(batch, hidden, failures)
         failures |= sampled.failures
-        explained = self._explain_prompts(batch, hidden, failures)
+        explained = self.explain_prompts(batch, hidden, failures)
         return StepResult(sampled.tokens, failures, sampled.logprobs, explained)
 
     def _sample(self, batch: Batch, hidden: Rows, failures: dict[str, RequestFailure]) -> Sampled:
@@ -69,7 +82,7 @@ class Runner:
             sampled.logprobs |= own.logprobs
         return sampled
 
-    def _explain_prompts(
+    def explain_prompts(
         self, batch: Batch, hidden: Rows, failures: dict[str, RequestFailure]
     ) -> dict[str, list[TokenLogprobs]]:
         """Log probabilities of the prompt tokens behind this step's rows, where they are wanted."""
@@ -111,9 +124,12 @@ class Runner:
 def _broken(chunks: tuple[ScheduledChunk, ...], hidden: Rows) -> dict[str, RequestFailure]:
     """Requests with a row that is not finite: the same input would give it again, so it is not to be retried."""
     finite = np.isfinite(hidden)  # [rows, hidden]
-    if finite.all():
-        return {}
-    failures, row, sound = {}, 0, np.logical_and.reduce(finite, axis=1)
+    return {} if finite.all() else broken(chunks, np.logical_and.reduce(finite, axis=1))
+
+
+def broken(chunks: tuple[ScheduledChunk, ...], sound: NDArray[np.bool_]) -> dict[str, RequestFailure]:
+    """The same, of rows that are known to be finite or not.  # [rows]"""
+    failures, row = {}, 0
     for chunk in chunks:
         if not sound[row : row + chunk.length].all():
             failures[chunk.request.id] = _BROKEN

@@ -1,0 +1,1 @@
+"""For NVIDIA GPUs: fused kernels over static buffers, decode steps as graphs, tokens chosen on the device."""

@@ -92,9 +92,12 @@ class WorkerSettings(Section):
 class EngineSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     numerics: Literal["exact", "reference"] = "exact"
-    kv_budget_mb: int = Field(default=512, ge=1)
+    backend: Literal["auto", "torch", "cpu", "cuda"] = "auto"
+    kv_budget_mb: int | None = Field(default=None, ge=1)
+    prefix_cache: bool = True
     max_num_seqs: int = Field(default=64, ge=1)
-    max_batched_tokens: int = Field(default=256, ge=1)
+    max_batched_tokens: int = Field(default=512, ge=1)
+    step_seconds: float = Field(default=0.1, gt=0)
     max_context: int | None = Field(default=None, ge=16)
     threads: int | None = Field(default=None, ge=1)
 

@@ -13,12 +13,13 @@ from engine.config import EngineConfig
 from engine.cpu_backend.packing import Arrays, layout, pack
 from engine.cpu_backend.weight_file import mapped_weights, own_weights
 from engine.loaders.checkpoint import Checkpoint
+from engine.models.key_balance import balanced
 from engine.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from engine.cpu_backend.model import CpuDecoder
 
-_LAYOUT_VERSION: Final = 1
+_LAYOUT_VERSION: Final = 2
 _BLOCK: Final = 16
 _WORTH_KEEPING: Final = 32 << 20  # smaller models are packed again sooner than a file is looked for and cleaned up
 
@@ -52,7 +53,7 @@ def load_cpu_model(
     arrays = layout(shape, tied=not checkpoint.has("output"))
 
     def fill(into: Arrays) -> None:
-        pack(checkpoint, shape, into)
+        pack(balanced(checkpoint, shape), shape, into)
 
     if sum(array.nbytes for array in arrays.values()) < _WORTH_KEEPING:
         weights = own_weights(arrays, fill)

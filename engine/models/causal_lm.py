@@ -21,7 +21,8 @@ class CausalLM(Protocol):
         ...
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
-        """The hidden state of every row behind the last layer and before the last norm.  # [rows, hidden]"""
+        """The hidden state of every row behind the last layer and before the last norm, until the next call overwrites
+        it.  # [rows, hidden]"""
         ...
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:

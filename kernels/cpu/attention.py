@@ -29,6 +29,7 @@ from kernels.cpu.simd import (
     max_lanes,
     max_magnitude,
     nearest,
+    prefetch,
     splat,
     splat_int,
     store_bytes,
@@ -47,6 +48,13 @@ _WEIGHT_STEP: Final = np.float32(1.0 / 255.0)
 _ZERO: Final = np.float32(0.0)
 _NOTHING: Final = np.int32(0)
 _LOWEST: Final = np.float32(-100.0)
+
+
+@njit(cache=True, nogil=True)
+def _fetch(address: Any, nbytes: Any) -> None:
+    """Blocks lie anywhere, so no processor guesses which comes next."""
+    for at in range(address, address + nbytes, 64):
+        prefetch(at)
 
 
 @njit(cache=True, nogil=True)
@@ -101,18 +109,22 @@ def attend(
     last: Any,
     scores: Any,
     out: Any,
+    cold: Any,
 ) -> None:
     """One query head of one row over positions `first` to `last` of its sequence -> float32 [head_dim] at `out`.
 
     query int8 [head_dim] at an address, with its scale (1 / sqrt(head_dim) and log2 e in it) and -128 times its sum;
     cache: addresses of this layer's and head's keys, key scales, values and value scales in block 0; those of the next
     block are step[0] bytes further for keys and values, step[1] for scales; table int64 [blocks]; scores: room for
-    16 floats a block, and 16 more.
+    16 floats a block, and 16 more. `cold`: these blocks come from memory; a next head that shares them finds them near.
     """
     begin, end = first // BLOCK, last // BLOCK
     hidden, largest = splat(_UNSEEN), splat(_UNSEEN)
     for b in range(begin, end + 1):
         block = load_index(table + 8 * b)
+        if cold:
+            _fetch(cache[0] + load_index(table + 8 * min(b + 1, end)) * step[0], head_dim * BLOCK)
+            _fetch(cache[2] + block * step[0], head_dim * BLOCK)
         found = _score(query, scale, start, cache[0] + block * step[0], cache[1] + block * step[1], head_dim)
         found = _only_seen(found, hidden, first - BLOCK * b, last + 1 - BLOCK * b)
         largest = larger(largest, found)

@@ -134,25 +134,25 @@ def forward(thread: Any, threads: Any, board: Any, model: Any, reals: Any, step:
         before = model.mlp_post_norm + 4 * (layer - 1) * model.padded_hidden if layer and model.mlp_post_norm else 0
         _norms(board, region, model, reals, before, model.attention_norm + 4 * layer * model.padded_hidden, step, room)
         barrier(board, threads)
-        _queries_keys_values(board, region + 1, own, layer, model, reals, step, room)
+        _queries_keys_values(board, region + 1, threads, own, layer, model, reals, step, room)
         barrier(board, threads)
         _attention(board, region + 2, threads, own, layer, model, step, room)
         barrier(board, threads)
         tiles, groups = model.padded_hidden // GROUP, model.heads * model.padded_head // GROUP
         o, o_scale = model.o + layer * tiles * groups * _TILE, model.o_scale + 4 * layer * model.padded_hidden
-        _project(board, region + 3, own, o, o_scale, groups, model, step, room)
+        _project(board, region + 3, threads, own, o, o_scale, groups, model, step, room)
         barrier(board, threads)
         before = model.attention_post_norm + 4 * layer * model.padded_hidden if model.attention_post_norm else 0
         _norms(board, region + 4, model, reals, before, model.mlp_norm + 4 * layer * model.padded_hidden, step, room)
         barrier(board, threads)
-        _gate_up(board, region + 5, own, layer, model, step, room)
+        _gate_up(board, region + 5, threads, own, layer, model, step, room)
         barrier(board, threads)
         groups = model.padded_ffn // GROUP
         down, down_scale = (
             model.down + layer * tiles * groups * _TILE,
             model.down_scale + 4 * layer * model.padded_hidden,
         )
-        _project(board, region + 6, own, down, down_scale, groups, model, step, room)
+        _project(board, region + 6, threads, own, down, down_scale, groups, model, step, room)
         barrier(board, threads)
         region += REGIONS_PER_LAYER
     if model.mlp_post_norm:
@@ -179,7 +179,7 @@ def logits(
         at, scale = model.output + tile * groups * _TILE, model.output_scale + 4 * tile * GROUP
         for begin in range(0, rows, STRIP):
             size = min(STRIP, rows - begin)
-            _product_of_inputs(model, room, begin, size, at, own)
+            _product_of_inputs(model, room, begin, size, at, at + threads * groups * _TILE, own)
             for r in range(size):
                 to = out + 4 * ((begin + r) * model.output_tiles + tile) * GROUP
                 for i in range(0, 4 * GROUP, 64):
@@ -229,8 +229,8 @@ def _norm_row(model: Any, reals: Any, x: Any, weight: Any, row: Any, room: Any) 
 
 
 @njit(cache=True, nogil=True)
-def _product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, out: Any) -> None:
-    """Normed rows begin to begin + size times one packed tile -> float32 [size, 64] at `out`."""
+def _product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, ahead: Any, out: Any) -> None:
+    """Normed rows begin to begin + size times one packed tile -> float32 [size, 64] at `out`; next is tile `ahead`."""
     groups = model.padded_hidden // GROUP
     beside = 4 * begin * groups
     x, scales, starts = (
@@ -238,12 +238,12 @@ def _product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, 
         room.input_scales + beside,
         room.input_starts + beside,
     )
-    call_product(model.product, x, scales, starts, tile, out, size, groups, groups)
+    call_product(model.product, x, scales, starts, tile, out, size, groups, groups, ahead)
 
 
 @njit(cache=True, nogil=True)
 def _queries_keys_values(
-    board: Any, region: Any, own: Any, layer: Any, model: Any, reals: Any, step: Any, room: Any
+    board: Any, region: Any, threads: Any, own: Any, layer: Any, model: Any, reals: Any, step: Any, room: Any
 ) -> None:
     """One query, key or value head of every row: queries into `room`, keys and values into their blocks."""
     heads, per_head = model.heads + 2 * model.kv_heads, model.padded_head // GROUP
@@ -256,7 +256,8 @@ def _queries_keys_values(
             size = min(STRIP, step.rows - begin)
             for part in range(per_head):
                 tile = model.qkv + (column // GROUP + part) * tile_bytes
-                _product_of_inputs(model, room, begin, size, tile, own + 4 * part * STRIP * GROUP)
+                ahead = tile + threads * per_head * tile_bytes
+                _product_of_inputs(model, room, begin, size, tile, ahead, own + 4 * part * STRIP * GROUP)
             for r in range(size):
                 at, to = own + 4 * r * GROUP, own + room.head_at
                 gather_head(at, 4 * STRIP * GROUP, model.qkv_scale + 4 * column, bias, model.padded_head, to)
@@ -305,12 +306,15 @@ def _attention(board: Any, region: Any, threads: Any, own: Any, layer: Any, mode
     while item < items:
         first = item * at_once
         for index in range(first, first + at_once):
-            _attend_head(own, layer, index // model.heads, index % model.heads, shared, model, step, room)
+            row, head = index // model.heads, index % model.heads
+            _attend_head(own, layer, row, head, shared, index == first, model, step, room)
         item = next_item(board, region)
 
 
 @njit(cache=True, nogil=True)
-def _attend_head(own: Any, layer: Any, row: Any, head: Any, shared: Any, model: Any, step: Any, room: Any) -> None:
+def _attend_head(
+    own: Any, layer: Any, row: Any, head: Any, shared: Any, cold: Any, model: Any, step: Any, room: Any
+) -> None:
     """One query head of one row, its result quantised where the output product reads it."""
     padded = model.padded_head
     last, window = load_index(step.positions + 8 * row), load_index(model.window + 8 * layer)
@@ -333,6 +337,7 @@ def _attend_head(own: Any, layer: Any, row: Any, head: Any, shared: Any, model: 
         last,
         own + room.scores_at,
         to,
+        cold,
     )
     group = row * room.middle_groups + head * (padded // GROUP)
     quantize_row(
@@ -342,7 +347,16 @@ def _attend_head(own: Any, layer: Any, row: Any, head: Any, shared: Any, model: 
 
 @njit(cache=True, nogil=True)
 def _project(
-    board: Any, region: Any, own: Any, tiles: Any, scales: Any, groups: Any, model: Any, step: Any, room: Any
+    board: Any,
+    region: Any,
+    threads: Any,
+    own: Any,
+    tiles: Any,
+    scales: Any,
+    groups: Any,
+    model: Any,
+    step: Any,
+    room: Any,
 ) -> None:
     """64 columns of the product behind attention or the MLP's middle, to the residual or to where its norm is."""
     apart = model.attention_post_norm != 0
@@ -358,7 +372,8 @@ def _project(
                 room.middle_starts + 4 * group,
             )
             at = tiles + tile * groups * _TILE
-            call_product(model.product, x, beside, starts, at, own, size, groups, room.middle_groups)
+            ahead = at + threads * groups * _TILE
+            call_product(model.product, x, beside, starts, at, own, size, groups, room.middle_groups, ahead)
             for r in range(size):
                 to = 4 * ((begin + r) * model.padded_hidden + tile * GROUP)
                 for i in range(0, 4 * GROUP, 64):
@@ -371,7 +386,7 @@ def _project(
 
 
 @njit(cache=True, nogil=True)
-def _gate_up(board: Any, region: Any, own: Any, layer: Any, model: Any, step: Any, room: Any) -> None:
+def _gate_up(board: Any, region: Any, threads: Any, own: Any, layer: Any, model: Any, step: Any, room: Any) -> None:
     """64 columns of the MLP's middle for every row, quantised as one group of the next product."""
     tiles, tile_bytes = model.padded_ffn // GROUP, (model.padded_hidden // GROUP) * _TILE
     gate, up = own, own + 4 * STRIP * GROUP
@@ -384,8 +399,9 @@ def _gate_up(board: Any, region: Any, own: Any, layer: Any, model: Any, step: An
         )
         for begin in range(0, step.rows, STRIP):
             size = min(STRIP, step.rows - begin)
-            _product_of_inputs(model, room, begin, size, model.gate_up + first * tile_bytes, gate)
-            _product_of_inputs(model, room, begin, size, model.gate_up + (first + tiles) * tile_bytes, up)
+            at, other = model.gate_up + first * tile_bytes, model.gate_up + (first + tiles) * tile_bytes
+            _product_of_inputs(model, room, begin, size, at, at + threads * tile_bytes, gate)
+            _product_of_inputs(model, room, begin, size, other, other + threads * tile_bytes, up)
             for r in range(size):
                 group = (begin + r) * room.middle_groups + tile
                 gate_quantize(

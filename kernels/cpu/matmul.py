@@ -15,20 +15,33 @@ from llvmlite import ir
 from numba import cfunc, types
 from numba.core import cgutils
 
-from kernels.cpu.simd import F32, FLOATS, I32, I64, INTS, dot, operation, pointer, spread
+from kernels.cpu.simd import F32, FLOATS, I32, I64, INTS, dot, emit_prefetch, operation, pointer, spread
 
 GROUP: Final = 64
 """Inputs that share one scale of the activations; also the outputs of one tile."""
 _QUADS: Final = GROUP // 4
 _VECTORS: Final = GROUP // 16
 _UNROLLED: Final = 4
+_LINE: Final = 64
+_LINES_OF_PART: Final = GROUP * 4 * _UNROLLED // _LINE
 _BLOCK: Final = 6  # rows of one tile: 24 sums and 4 vectors of weights stay in 32 registers
 
 
 def _emit_tile(rows: int) -> Any:
     """LLVM for one tile of `rows` rows; the arguments are those of `product_tile`."""
 
-    def emit(b: Any, x: Any, scales: Any, starts: Any, weights: Any, out: Any, groups: Any, stride: Any) -> None:
+    def emit(
+        b: Any,
+        x: Any,
+        scales: Any,
+        starts: Any,
+        weights: Any,
+        out: Any,
+        groups: Any,
+        stride: Any,
+        ahead: Any,
+        lines: Any,
+    ) -> None:
         totals = _registers(b, FLOATS, rows)
         sums = _registers(b, INTS, rows)
         each = [(r, v) for r in range(rows) for v in range(_VECTORS)]
@@ -42,15 +55,19 @@ def _emit_tile(rows: int) -> Any:
                 start = _splat_from(b, b.add(starts, b.mul(index[r], I64(4))), I32, INTS)
                 for v in range(_VECTORS):
                     b.store(start, sums[r][v])
-            lines = [b.add(x, b.mul(index[r], I64(GROUP))) for r in range(rows)]
+            begins = [b.add(x, b.mul(index[r], I64(GROUP))) for r in range(rows)]
             first = b.add(weights, b.mul(group.index, I64(GROUP * GROUP)))
             with cgutils.for_range(b, I64(_QUADS // _UNROLLED), intp=I64) as part:
+                number = b.add(b.mul(group.index, I64(_QUADS // _UNROLLED)), part.index)
+                first_line = b.add(ahead, b.mul(b.mul(number, lines), I64(_LINE)))
+                with cgutils.for_range(b, lines, intp=I64) as line:
+                    emit_prefetch(b, b.add(first_line, b.mul(line.index, I64(_LINE))))
                 for step in range(_UNROLLED):
                     quad = b.add(b.mul(part.index, I64(_UNROLLED)), I64(step))
                     at = b.add(first, b.mul(quad, I64(4 * GROUP)))
                     w = [b.load(pointer(b, b.add(at, I64(64 * v)), INTS), align=4) for v in range(_VECTORS)]
                     for r in range(rows):
-                        four = _splat_from(b, b.add(lines[r], b.mul(quad, I64(4))), I32, INTS)
+                        four = _splat_from(b, b.add(begins[r], b.mul(quad, I64(4))), I32, INTS)
                         for v in range(_VECTORS):
                             b.store(dot(b, b.load(sums[r][v]), w[v], four), sums[r][v])
             for r in range(rows):
@@ -62,7 +79,7 @@ def _emit_tile(rows: int) -> Any:
             at = b.add(out, I64((r * GROUP + 16 * v) * 4))
             b.store(b.load(totals[r][v]), pointer(b, at, FLOATS), align=4)
 
-    return operation(types.void, (types.int64,) * 7, emit)
+    return operation(types.void, (types.int64,) * 9, emit)
 
 
 def _registers(builder: Any, kind: ir.Type, rows: int) -> list[list[Any]]:
@@ -78,38 +95,44 @@ _tile_1, _tile_2, _tile_3 = _emit_tile(1), _emit_tile(2), _emit_tile(3)
 _tile_4, _tile_5, _tile_6 = _emit_tile(4), _emit_tile(5), _emit_tile(6)
 
 
-@cfunc(types.void(*(types.int64,) * 8), cache=True)
-def product_tile(x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int, stride: int) -> None:
+@cfunc(types.void(*(types.int64,) * 9), cache=True)
+def product_tile(
+    x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int, stride: int, ahead: int
+) -> None:
     """One packed tile of weights times `rows` rows -> out float32 [rows, 64], before the weights' scales.
 
-    All but the last three are addresses: x int8 [rows, 64 * stride], scales float32 and starts int32 [rows, stride];
-    `groups` of them count.
+    All but sizes are addresses: x int8 [rows, 64 * stride], scales float32 and starts int32 [rows, stride]; `groups`
+    of them count. Meanwhile the tile at `ahead` is fetched from memory, which takes about as long as 20 rows: the blocks of
+    rows each ask for their part of it.
     """
+    blocks = -(-rows // _BLOCK)
+    lines = -(-_LINES_OF_PART // blocks)
     done = 0
     while done < rows:
         block = min(_BLOCK, rows - done)
         if block == 6:
-            _tile_6(x, scales, starts, weights, out, groups, stride)
+            _tile_6(x, scales, starts, weights, out, groups, stride, ahead, lines)
         elif block == 5:
-            _tile_5(x, scales, starts, weights, out, groups, stride)
+            _tile_5(x, scales, starts, weights, out, groups, stride, ahead, lines)
         elif block == 4:
-            _tile_4(x, scales, starts, weights, out, groups, stride)
+            _tile_4(x, scales, starts, weights, out, groups, stride, ahead, lines)
         elif block == 3:
-            _tile_3(x, scales, starts, weights, out, groups, stride)
+            _tile_3(x, scales, starts, weights, out, groups, stride, ahead, lines)
         elif block == 2:
-            _tile_2(x, scales, starts, weights, out, groups, stride)
+            _tile_2(x, scales, starts, weights, out, groups, stride, ahead, lines)
         else:
-            _tile_1(x, scales, starts, weights, out, groups, stride)
+            _tile_1(x, scales, starts, weights, out, groups, stride, ahead, lines)
         x += block * stride * GROUP
         scales += 4 * block * stride
         starts += 4 * block * stride
         out += 4 * block * GROUP
+        ahead += lines * _LINE * groups * (_QUADS // _UNROLLED)
         done += block
 
 
 def product_of(x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int) -> None:
     """`product_tile` for callers in Python."""
-    product_tile.ctypes(x, scales, starts, weights, out, rows, groups, groups)
+    product_tile.ctypes(x, scales, starts, weights, out, rows, groups, groups, weights)
 
 
 def _emit_call(builder: Any, function: Any, *arguments: Any) -> Any:
@@ -117,7 +140,7 @@ def _emit_call(builder: Any, function: Any, *arguments: Any) -> Any:
     return builder.call(builder.inttoptr(function, signature.as_pointer()), arguments)
 
 
-call_product = operation(types.void, (types.int64,) * 9, _emit_call)
+call_product = operation(types.void, (types.int64,) * 10, _emit_call)
 """`product_tile` by its address, and its arguments.
 
 A compiled function that is called by name is compiled anew within each of its callers; these tiles are too

@@ -149,6 +149,14 @@ def _within(builder: Any, x: Any, low: Any, high: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", x, most), most, x)
 
 
+def emit_prefetch(builder: Any, address: Any) -> Any:
+    """Asks for a cache line, to the second cache level, and waits for nothing."""
+    where = pointer(builder, address, I8)
+    signature = ir.FunctionType(ir.VoidType(), [where.type, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    return builder.call(function, [where, I32(0), I32(2), I32(1)])
+
+
 def _power_of_two(builder: Any, whole: Any) -> Any:
     biased = builder.add(whole, ir.Constant(INTS, [127] * LANES))
     return builder.bitcast(builder.shl(biased, ir.Constant(INTS, [23] * LANES)), FLOATS)
@@ -156,6 +164,8 @@ def _power_of_two(builder: Any, whole: Any) -> Any:
 
 _at, _f32, _i32 = types.int64, types.float32, types.int32
 
+prefetch = operation(types.void, (_at,), emit_prefetch)
+"""Asks for the cache line at an address, which need not be anybody's."""
 load_floats = operation(floats, (_at,), _load(FLOATS, 4))
 store_floats = operation(types.void, (_at, floats), _store(FLOATS, 4))
 load_bytes = operation(ints, (_at,), lambda b, at: b.sext(b.load(pointer(b, at, BYTES), align=1), INTS))

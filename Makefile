@@ -5,15 +5,17 @@ BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
 SOURCES := headrace gateway workers engine kernels tests examples benchmarks docs
 
-.PHONY: need-redis help install lint format type test chaos invariance wake bench demo up docs clean
+.PHONY: need-redis help install lint format type test chaos invariance wake bench bench-cpu kernels demo up docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       documents in, answers out, on an embedded default"
 	@echo "make up         the whole stack in the foreground"
 	@echo "make test       the tests            make lint type   the rest of what CI runs"
-	@echo "make invariance any schedule, same tokens, on the real model"
+	@echo "make invariance any schedule, same tokens: 1,000 random ones, and some on the real model"
 	@echo "make wake       ten bursts on a fleet that sleeps: first token and back to zero, in time"
+	@echo "make bench-cpu  against OpenVINO, llama.cpp, vLLM, transformers in environments of their own (6 GB, hours)"
+	@echo "make kernels    the GPU's kernels compiled for sm_80 and sm_90, without one"
 	@echo "make bench      measurements         make docs        writes docs/03-reference.md from the code"
 
 # Asked before anything is installed: the packages that carry a Redis have no wheels for Python 3.13 and later.
@@ -55,7 +57,11 @@ test: $(VENV)/.dev
 
 invariance: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
-	$(BIN)/python -m tests.unit.engine.any_schedule --model "$$($(BIN)/headrace models path $(MODEL))" --seeds 10
+	$(BIN)/python -m tests.unit.engine.any_schedule --schedules 1000
+	$(BIN)/python -m tests.unit.engine.any_schedule --schedules 20 --page-sizes 16 \
+		--model "$$($(BIN)/headrace models path $(MODEL))"
+	$(BIN)/python -m tests.unit.engine.sampler_twins --rows 1000000
+	$(BIN)/python -m tests.parity.real
 
 wake: need-redis $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
@@ -67,6 +73,20 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
 	$(BIN)/python -m benchmarks.engine --model "$$($(BIN)/headrace models path $(MODEL))"
+
+bench-cpu: need-redis $(VENV)/.dev
+	$(BIN)/headrace models pull $(MODEL)
+	$(BIN)/python -m benchmarks.cpu
+	$(BIN)/python -m benchmarks.cpu --numerics
+	$(BIN)/python -m benchmarks.shared_prefix
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.fleet
+	$(BIN)/python -m benchmarks.perplexity --backend cpu
+	$(BIN)/python -m benchmarks.table --update README.md
+
+kernels: $(VENV)/.dev
+	$(BIN)/python -m tests.unit.kernels.gpu.compiled 80 90
+	$(BIN)/python -m tests.unit.kernels.gpu.compile_offline
 
 demo: need-redis $(VENV)/.run
 	@$(BIN)/headrace up --workers 2 --data-dir demo-output/data --port 0 -- $(BIN)/python examples/readmes.py --output demo-output

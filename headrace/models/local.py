@@ -39,8 +39,11 @@ def resolve(name: str, models_dir: Path, catalogue: Mapping[str, Entry] = CATALO
     """
     source = parse(name, catalogue)
     if isinstance(source, LocalFile):
-        if not source.path.is_file():
-            raise SetupError(f"There is no file {source.path}.", next_step="Give the path of a GGUF file after file:")
+        if not source.path.exists():
+            raise SetupError(
+                f"There is no file or folder {source.path}.",
+                next_step="Give the path of a GGUF file or of a folder with safetensors after file:",
+            )
         return ModelFile(source.id, source.path.resolve())
     path, size, _ = _pulled(name, source, models_dir)
     found = size_of(path)
@@ -58,7 +61,7 @@ def is_here(name: str, models_dir: Path, catalogue: Mapping[str, Entry] = CATALO
     """Whether `resolve` would find it. Raises SetupError for what is no name."""
     source = parse(name, catalogue)
     if isinstance(source, LocalFile):
-        return source.path.is_file()
+        return source.path.exists()
     if isinstance(source, Packaged):
         return size_of(path_of(source.entry, models_dir)) == source.entry.size
     pin = read_pin(models_dir, source.name)

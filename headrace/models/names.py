@@ -1,7 +1,7 @@
 """What people call a model → what it is and where it comes from. Knows the grammar of names; looks at no disk.
 
 smollm2-135m-instruct                          a name of the catalogue
-file:<path>                                    a GGUF file of one's own
+file:<path>                                    a GGUF file of one's own, or a folder with safetensors
 hf:<org>/<repo>[@revision][:file or quant]     one GGUF of a repository on a hub
 s3://<bucket>/<key>.gguf                       an object
 <id>=<any of the last three>                   the same, called <id> by clients

@@ -102,8 +102,8 @@ def product_tile(
     """One packed tile of weights times `rows` rows -> out float32 [rows, 64], before the weights' scales.
 
     All but sizes are addresses: x int8 [rows, 64 * stride], scales float32 and starts int32 [rows, stride]; `groups`
-    of them count. Meanwhile the tile at `ahead` is fetched from memory, which takes about as long as 20 rows: the blocks of
-    rows each ask for their part of it.
+    of them count. Meanwhile the tile at `ahead` is fetched from memory, which takes about as long as 20 rows:
+    each block of rows asks for its part of it.
     """
     blocks = -(-rows // _BLOCK)
     lines = -(-_LINES_OF_PART // blocks)

@@ -10,7 +10,7 @@ import torch
 from engine.batch import PageLayout
 from engine.config import EngineConfig
 from engine.cuda_backend.decoder import Decoder
-from engine.cuda_backend.graphs import launcher_for
+from engine.cuda_backend.graphs import Launcher, launcher_for
 from engine.cuda_backend.numerics import NUMERICS
 from engine.cuda_backend.operations import operations
 from engine.cuda_backend.proof import products_are_exact
@@ -60,16 +60,19 @@ def build_runner(
     pages: PageLayout,
     max_context: int,
     device: torch.device,
+    *,
     kernels: str = KERNELS,
+    launcher: Launcher | None = None,
 ) -> CudaRunner:
-    """Of weights that are on the device already, in the form that `numerics` multiplies. `kernels`: whose table."""
+    """Of weights that are on the device already, in the form that `numerics` multiplies. `kernels`: whose table;
+    `launcher` None: graphs where the device has them."""
     rows = max(config.max_batched_tokens, config.max_num_seqs)
     table = operations(kernels)
     with torch.inference_mode():
         policy = NUMERICS[numerics](table, rows, max(shape.product_widths), device)
         decoder = Decoder(weights, shape, policy, table, pages, max_context, rows, device)
     room = Room(rows, config.max_num_seqs, -(-max_context // pages.size))
-    launcher = launcher_for(device)
+    launcher = launcher or launcher_for(device)
     return CudaRunner(decoder, table, launcher, identity(numerics, device), pages.size, room, device)
 
 

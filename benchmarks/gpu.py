@@ -100,6 +100,25 @@ def identity(sitting: Sitting) -> None:
         sitting.attempt("identity", "schedules", lambda: asdict(gpu_identity.random_schedules()))
 
 
+def compiled(sitting: Sitting) -> None:
+    """Compiles what `single` and `throughput` will launch into Triton's cache, each model in a process of its own: on
+    one core after the other it would take most of a short lease."""
+    running = {}
+    for subject in sitting.subjects:
+        for numerics in ("exact", "bf16"):
+            line = [sys.executable, "-m", "benchmarks.gpu_compiling", subject.name, numerics, str(sitting.requests[0])]
+            running[f"{subject.name} {numerics}"] = subprocess.Popen(line, cwd=ROOT)
+    began = time.perf_counter()
+    for name, process in running.items():
+
+        def waited(process: subprocess.Popen[bytes] = process) -> dict[str, Any]:
+            if code := process.wait():
+                raise RuntimeError(f"it ended with {code}")
+            return {"seconds": time.perf_counter() - began}
+
+        sitting.attempt("compiled", name, waited)
+
+
 def copy(sitting: Sitting) -> None:
     sitting.attempt("copy", "copy", lambda: _speed(gpu_measures.copying(sitting.device, tiny=sitting.tiny)))
 
@@ -167,7 +186,7 @@ def peer(sitting: Sitting) -> None:
 
 
 PARTS: Final[Mapping[str, Callable[[Sitting], None]]] = MappingProxyType(
-    {part.__name__: part for part in (kernels, identity, copy, products, attention, single, throughput, peer)}
+    {part.__name__: part for part in (kernels, identity, copy, compiled, products, attention, single, throughput, peer)}
 )
 
 

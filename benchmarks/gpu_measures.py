@@ -173,16 +173,20 @@ def requests(count: int, shortest: int, longest: int, vocab: int) -> tuple[Ask, 
 
 def throughput(subject: Subject, numerics: str, asks: Sequence[Ask], device: torch.device) -> Throughput:
     """All requests at once, greedy, through the engine; loading and warming do not count."""
-    shape = subject.shape
-    context = max(len(ask.prompt) + ask.new_tokens for ask in asks) + 16
-    total = sum(len(ask.prompt) + ask.new_tokens + 16 for ask in asks)
-    rows = 64 if device.type != "cuda" else 2048
-    knobs = Knobs(len(asks), rows, pages_for(total, shape, numerics, device) - 1, context)
+    knobs = knobs_for(subject, numerics, asks, device)
     some = engine(model(subject, numerics, knobs, device), knobs)
     params = [SamplingParams(max_tokens=ask.new_tokens, temperature=0.0, ignore_eos=True) for ask in asks]
     began = time.perf_counter()
     found = some.generate([ask.prompt for ask in asks], params)
     return Throughput(time.perf_counter() - began, sum(len(each.token_ids) for each in found))
+
+
+def knobs_for(subject: Subject, numerics: str, asks: Sequence[Ask], device: torch.device) -> Knobs:
+    """Of an engine that runs all of `asks` together, as far as memory allows."""
+    context = max(len(ask.prompt) + ask.new_tokens for ask in asks) + 16
+    total = sum(len(ask.prompt) + ask.new_tokens + 16 for ask in asks)
+    rows = 64 if device.type != "cuda" else 2048
+    return Knobs(len(asks), rows, pages_for(total, subject.shape, numerics, device) - 1, context)
 
 
 def layer_products(subject: Subject) -> tuple[tuple[int, int], ...]:

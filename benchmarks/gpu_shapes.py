@@ -174,6 +174,12 @@ def engine(loaded: LoadedModel, knobs: Knobs) -> Engine:
     return Engine(_config(knobs), loaded=loaded)
 
 
+def one_layer(subject: Subject) -> Subject:
+    """The same kernels in little memory: none of them knows how many layers there are."""
+    shape = replace(subject.shape, num_layers=1, layer_rotary=(0,), layer_windows=(None,))
+    return replace(subject, shape=shape)
+
+
 def smaller(knobs: Knobs, **changes: Any) -> Knobs:
     """Knobs of another engine over the same model, which asks for no more than it."""
     return replace(knobs, **changes)

@@ -94,7 +94,8 @@ BARS: Final = (
     Bar("batch-1 8B bf16, of copy bandwidth", ">= 80 %", _of_copy("single", "Llama-3.1-8B bf16"), _share,
         lambda v: v >= 0.8),
     Bar("exact int8 against bf16, the worst", ">= 1x", _exact_against_bf16, _times, lambda v: v >= 1),
-    Bar("decode attention, 64 rows of 2,048 and 256 of 1,024, of copy bandwidth", ">= 80 %", _attention, _share, lambda v: v >= 0.8),
+    Bar("decode attention, 64 rows of 2,048 and 256 of 1,024, of copy bandwidth", ">= 80 %", _attention, _share,
+        lambda v: v >= 0.8),
 )  # fmt: skip
 
 

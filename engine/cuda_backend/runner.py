@@ -3,7 +3,8 @@
     launch   host arrays -> device -> decoder -> sampler -> host side, all in order on one stream, nobody waits
     result   waits for that, and says it in the engine's words
 
-A step of single rows is padded up to a bucket and replayed as a graph; any other is launched kernel by kernel. Tokens
+A step of single rows is padded up to a bucket and replayed as a graph; any other is launched kernel by kernel, with as
+many sequences and samples as some bucket has, so that no kernel is compiled while requests wait. Tokens
 stay on the device as well: the row that continues a sequence begins with the token chosen there last, whatever the
 host knows of it. A row that goes wrong fails its own request.
 """
@@ -32,8 +33,9 @@ from kernels.ops import SamplingTable
 
 # Pages of the shortest tables: 1,024 tokens of 16 a page. Longer ones come in powers of two.
 _FEWEST_PAGES: Final = 64
-# Rows of eager steps around every cut that kernels make.
+# Rows of one sequence around every cut that kernels make, and rows of each of several.
 _TILED_ROWS: Final = (1, 2, 3, 4, 16, 32, 128)
+_MIXED_ROWS: Final = 8
 _NOTHING: Final = np.zeros(0, dtype=np.int64)
 _NOBODY: Final = Batch((), _NOTHING, _NOTHING, _NOTHING, _NOTHING, np.zeros((0, 1), dtype=np.int64), _NOTHING)
 
@@ -59,6 +61,7 @@ class CudaRunner:
             self._seats = Seats(room.sequences, shape.vocab_size, device)
             self._memory = StepMemory(room, shape.vocab_size, shape.hidden_size, device)
         self._buckets = row_buckets(room.sequences)
+        self._mixed = (*self._buckets[:-1:2], self._buckets[-1])
         self._host = Runner(self, page_size, PlainSampler())
 
     def execute(self, plan: SchedulePlan) -> StepResult:
@@ -118,9 +121,13 @@ class CudaRunner:
         kernels, captures graphs, and changes nothing that a request could see."""
         tables = sorted({self._table(1), self._room.pages})
         decode = [Bucket(count, count, pages, count) for pages in tables for count in self._buckets]
-        rows = sorted({min(count, self._room.rows) for count in (*_TILED_ROWS, self._room.rows)})
-        eager = [Bucket(count, 1, self._table(1), 0) for count in rows]
-        for bucket in (*eager, *decode):
+        cut = [Bucket(min(rows, self._room.rows), 1, tables[0], 0) for rows in _TILED_ROWS]
+        mixed = [
+            Bucket(rows, count, tables[0], 0)
+            for count in self._mixed
+            for rows in sorted({min(_MIXED_ROWS * count, self._room.rows), self._room.rows})
+        ]
+        for bucket in dict.fromkeys((*cut, *mixed, *decode)):
             arrays = self._memory.inputs.turn()
             fill_rows(arrays, _NOBODY, bucket)
             fill_samples(arrays, _NOBODY, (), (), (), self._seats, bucket)
@@ -136,8 +143,9 @@ class CudaRunner:
                 f"rows of {self._room.sequences}; load it with the engine's own config"
             )
         if rows > sequences:
-            return Bucket(rows, sequences, self._pages(batch), samples)
-        padded = next(count for count in self._buckets if count >= rows)
+            padded = _at_least(sequences, self._mixed)
+            return Bucket(rows, padded, self._pages(batch), _at_least(samples, self._buckets) if samples else 0)
+        padded = _at_least(rows, self._buckets)
         return Bucket(padded, padded, self._pages(batch), padded)
 
     def _pages(self, batch: Batch) -> int:
@@ -151,7 +159,7 @@ class CudaRunner:
         table = self._memory.table(bucket.samples, self._seats.history)
         if listed(edits) > LISTED:
             self._launches(bucket, _with_own_lists(table, edits))
-        elif bucket.rows == bucket.samples:
+        elif bucket.rows == bucket.sequences == bucket.samples:
             self._launcher.launch(bucket, lambda: self._launches(bucket, table))
         else:
             self._launches(bucket, table)
@@ -182,6 +190,10 @@ def row_buckets(most: int) -> tuple[int, ...]:
     """1, 2, 4, 8 ... and `most` itself."""
     powers = (1 << power for power in range(most.bit_length()))
     return (*(count for count in powers if count < most), most)
+
+
+def _at_least(count: int, buckets: Sequence[int]) -> int:
+    return next(bucket for bucket in buckets if bucket >= count)
 
 
 def _explains(batch: Batch) -> bool:

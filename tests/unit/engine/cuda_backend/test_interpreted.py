@@ -38,8 +38,10 @@ def test_who_asks_for_it_where_it_cannot_run_is_told_why(tiny: Path, monkeypatch
 def test_a_driver_without_a_usable_device_leaves_the_choice_to_the_others(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor is Triton's interpreter taken by itself."""
     monkeypatch.setattr("engine.loading.has_driver", lambda: True)
     monkeypatch.setattr("engine.loading._build", lambda *_: runner(tiny, config(tiny)))
+    assert load_model(EngineConfig(model=tiny, num_pages=8)).num_pages == 8
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     assert load_model(EngineConfig(model=tiny, num_pages=8)).num_pages == 8
 

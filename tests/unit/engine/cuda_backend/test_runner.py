@@ -149,3 +149,11 @@ def test_buckets_are_powers_of_two_and_the_largest_batch() -> None:
     assert row_buckets(6) == (1, 2, 4, 6)
     assert row_buckets(8) == (1, 2, 4, 8)
     assert row_buckets(1) == (1,)
+
+
+def test_warming_up_changes_nothing_that_a_request_could_see(tiny: Path) -> None:
+    knobs = config(tiny, max_num_seqs=3, max_batched_tokens=16)
+    warm = runner(tiny, knobs)
+    warm.warm_up()
+    some = Engine(knobs, loaded=replace(loaded(tiny), model=warm))
+    assert outcome(some, PROMPTS[:4], SAMPLED) == outcome(engine(tiny), PROMPTS[:4], SAMPLED)

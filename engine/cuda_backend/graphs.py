@@ -34,7 +34,7 @@ class GraphLauncher:
             return
         work()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # other threads go on
             work()
         self._graphs[key] = graph
 

@@ -99,7 +99,7 @@ def test_a_graph_works_once_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
         def replay(self) -> None:
             log.append("replayed")
 
-    def capture(graph: Graph, pool: object) -> AbstractContextManager[None]:
+    def capture(graph: Graph, pool: object, capture_error_mode: str) -> AbstractContextManager[None]:
         log.append("captured")
         return nullcontext()
 

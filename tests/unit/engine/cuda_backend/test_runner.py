@@ -10,6 +10,8 @@ from engine import Completion, Engine, EngineConfig, Resume, SamplingParams
 from engine.cuda_backend import filling
 from engine.cuda_backend.runner import row_buckets
 from engine.errors import EngineStepError
+from engine.request import Request
+from engine.scheduler import ScheduledChunk, SchedulePlan
 from tests.tiny_model import VOCAB_SIZE
 from tests.unit.engine.cuda_backend.twin import config, engine, loaded, runner
 
@@ -157,3 +159,30 @@ def test_warming_up_changes_nothing_that_a_request_could_see(tiny: Path) -> None
     warm.warm_up()
     some = Engine(knobs, loaded=replace(loaded(tiny), model=warm))
     assert outcome(some, PROMPTS[:4], SAMPLED) == outcome(engine(tiny), PROMPTS[:4], SAMPLED)
+
+
+def test_the_next_step_begins_with_the_token_on_the_device(tiny: Path) -> None:
+    """Whatever the host believes: a step may be launched before it has heard."""
+    wanted = outcome(engine(tiny), PROMPTS[:1], GREEDY)[0].token_ids
+    some, found = engine(tiny), []
+    some.add_request("a", PROMPTS[0], GREEDY)
+    while some.has_unfinished:
+        found += some.step().outputs[0].token_ids
+        if (request := some._scheduler.get("a")) is not None:
+            request.ids[-1] = 0
+    assert tuple(found) == wanted
+
+
+def test_two_steps_may_be_under_way(tiny: Path) -> None:
+    knobs = config(tiny)
+    device = runner(tiny, knobs)
+    asked = request_of(PROMPTS[0])
+    first = device.launch(SchedulePlan((ScheduledChunk(asked, 0, 10, True),), 0, ()))
+    asked.ids.append(0)  # not yet known
+    second = device.launch(SchedulePlan((ScheduledChunk(asked, 10, 11, True),), 0, ()))
+    tokens = first.result().tokens["a"], second.result().tokens["a"]
+    assert tokens == outcome(engine(tiny), PROMPTS[:1], GREEDY)[0].token_ids[:2]
+
+
+def request_of(prompt: Sequence[int]) -> Request:
+    return Request("a", GREEDY, [*prompt], len(prompt), 0.0, 0, frozenset(), pages=[1])

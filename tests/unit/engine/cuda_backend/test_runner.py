@@ -164,7 +164,8 @@ def test_warming_up_changes_nothing_that_a_request_could_see(tiny: Path) -> None
 def test_the_next_step_begins_with_the_token_on_the_device(tiny: Path) -> None:
     """Whatever the host believes: a step may be launched before it has heard."""
     wanted = outcome(engine(tiny), PROMPTS[:1], GREEDY)[0].token_ids
-    some, found = engine(tiny), []
+    some = engine(tiny)
+    found: list[int] = []
     some.add_request("a", PROMPTS[0], GREEDY)
     while some.has_unfinished:
         found += some.step().outputs[0].token_ids

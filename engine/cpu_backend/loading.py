@@ -1,7 +1,11 @@
 """Builds the fused CPU model: whether this machine can, and where compiled code and packed weights are kept."""
 
+import atexit
+import functools
 import hashlib
 import os
+import shutil
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -68,6 +72,7 @@ def _cache_dir(config: EngineConfig) -> Path:
     return config.cache_dir or Path.home() / ".cache" / "headrace" / "engine"
 
 
+@functools.cache
 def keep_compiled_code(cache: Path) -> str:
     """Has numba keep compiled code under a name for all of its sources, and returns that name.
 
@@ -80,8 +85,21 @@ def keep_compiled_code(cache: Path) -> str:
     for file in sorted(folder.glob("*.py")):
         sources.update(file.read_bytes())
     name = sources.hexdigest()[:16]
-    numba_config.CACHE_DIR = str(cache / f"compiled-{name}")  # type: ignore[attr-defined]
+    numba_config.CACHE_DIR = str(_writable(cache / f"compiled-{name}"))  # type: ignore[attr-defined]
     return name
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, or one for this process alone: numba refuses to compile what it is told to keep and cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    own = tempfile.mkdtemp(prefix="headrace-compiled-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return Path(own)
 
 
 def _identity(sources: str) -> dict[str, str]:

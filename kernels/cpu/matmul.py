@@ -9,13 +9,14 @@ Weights are kept as unsigned w + 128, which VNNI wants of one factor; -128 * sum
     packed tile of 64 outputs   [groups, 16 quads of inputs, 64 outputs, 4 inputs]  bytes
 """
 
+import itertools
 from typing import Any, Final
 
 from llvmlite import ir
 from numba import cfunc, types
 from numba.core import cgutils
 
-from kernels.cpu.simd import F32, FLOATS, I32, I64, INTS, dot, emit_prefetch, operation, pointer, spread
+from kernels.cpu.simd import F32, FLOATS, I32, I64, INTS, LANES, dot, emit_prefetch, operation, pointer, spread
 
 GROUP: Final = 64
 """Inputs that share one scale of the activations; also the outputs of one tile."""
@@ -23,12 +24,13 @@ _QUADS: Final = GROUP // 4
 _VECTORS: Final = GROUP // 16
 _UNROLLED: Final = 4
 _LINE: Final = 64
+_PARTS: Final = _QUADS // _UNROLLED  # of a group
 _LINES_OF_PART: Final = GROUP * 4 * _UNROLLED // _LINE
 _BLOCK: Final = 6  # rows of one tile: 24 sums and 4 vectors of weights stay in 32 registers
 
 
 def _emit_tile(rows: int) -> Any:
-    """LLVM for one tile of `rows` rows; the arguments are those of `product_tile`."""
+    """LLVM for one tile of `rows` rows; arguments as for `product_tile`, and how many lines to fetch at once."""
 
     def emit(
         b: Any,
@@ -42,44 +44,47 @@ def _emit_tile(rows: int) -> Any:
         ahead: Any,
         lines: Any,
     ) -> None:
-        totals = _registers(b, FLOATS, rows)
-        sums = _registers(b, INTS, rows)
-        each = [(r, v) for r in range(rows) for v in range(_VECTORS)]
-        for r, v in each:
-            b.store(ir.Constant(FLOATS, [0.0] * 16), totals[r][v])
+        totals, sums = _registers(b, FLOATS, rows), _registers(b, INTS, rows)
+        for total in itertools.chain(*totals):
+            b.store(ir.Constant(FLOATS, [0.0] * LANES), total)
         with cgutils.for_range(b, groups, intp=I64) as group:
-            index = [
-                b.add(b.mul(stride, I64(r)), group.index) for r in range(rows)
-            ]  # of a group in x, and of its scale
+            index = [b.add(b.mul(stride, I64(r)), group.index) for r in range(rows)]  # of a group, in x and beside it
             for r in range(rows):
                 start = _splat_from(b, b.add(starts, b.mul(index[r], I64(4))), I32, INTS)
-                for v in range(_VECTORS):
-                    b.store(start, sums[r][v])
-            begins = [b.add(x, b.mul(index[r], I64(GROUP))) for r in range(rows)]
+                for total in sums[r]:
+                    b.store(start, total)
+            inputs = [b.add(x, b.mul(index[r], I64(GROUP))) for r in range(rows)]
             first = b.add(weights, b.mul(group.index, I64(GROUP * GROUP)))
-            with cgutils.for_range(b, I64(_QUADS // _UNROLLED), intp=I64) as part:
-                number = b.add(b.mul(group.index, I64(_QUADS // _UNROLLED)), part.index)
-                first_line = b.add(ahead, b.mul(b.mul(number, lines), I64(_LINE)))
-                with cgutils.for_range(b, lines, intp=I64) as line:
-                    emit_prefetch(b, b.add(first_line, b.mul(line.index, I64(_LINE))))
+            with cgutils.for_range(b, I64(_PARTS), intp=I64) as part:
+                number = b.add(b.mul(group.index, I64(_PARTS)), part.index)
+                _fetch_lines(b, b.add(ahead, b.mul(b.mul(number, lines), I64(_LINE))), lines)
                 for step in range(_UNROLLED):
                     quad = b.add(b.mul(part.index, I64(_UNROLLED)), I64(step))
-                    at = b.add(first, b.mul(quad, I64(4 * GROUP)))
-                    w = [b.load(pointer(b, b.add(at, I64(64 * v)), INTS), align=4) for v in range(_VECTORS)]
-                    for r in range(rows):
-                        four = _splat_from(b, b.add(begins[r], b.mul(quad, I64(4))), I32, INTS)
-                        for v in range(_VECTORS):
-                            b.store(dot(b, b.load(sums[r][v]), w[v], four), sums[r][v])
+                    _add_quad(b, sums, inputs, first, quad)
             for r in range(rows):
                 scale = _splat_from(b, b.add(scales, b.mul(index[r], I64(4))), F32, FLOATS)
                 for v in range(_VECTORS):
                     part_sum = b.fmul(b.sitofp(b.load(sums[r][v]), FLOATS), scale)
                     b.store(b.fadd(b.load(totals[r][v]), part_sum), totals[r][v])
-        for r, v in each:
-            at = b.add(out, I64((r * GROUP + 16 * v) * 4))
-            b.store(b.load(totals[r][v]), pointer(b, at, FLOATS), align=4)
+        for number, total in enumerate(itertools.chain(*totals)):
+            b.store(b.load(total), pointer(b, b.add(out, I64(number * _LINE)), FLOATS), align=4)
 
     return operation(types.void, (types.int64,) * 9, emit)
+
+
+def _add_quad(b: Any, sums: list[list[Any]], inputs: list[Any], weights: Any, quad: Any) -> None:
+    """sums [rows][vectors] += four inputs of each row . their weights for 64 outputs."""
+    at = b.add(weights, b.mul(quad, I64(4 * GROUP)))
+    w = [b.load(pointer(b, b.add(at, I64(_LINE * v)), INTS), align=4) for v in range(_VECTORS)]
+    for own, row in zip(sums, inputs, strict=True):
+        four = _splat_from(b, b.add(row, b.mul(quad, I64(4))), I32, INTS)
+        for total, weight in zip(own, w, strict=True):
+            b.store(dot(b, b.load(total), weight, four), total)
+
+
+def _fetch_lines(b: Any, address: Any, lines: Any) -> None:
+    with cgutils.for_range(b, lines, intp=I64) as line:
+        emit_prefetch(b, b.add(address, b.mul(line.index, I64(_LINE))))
 
 
 def _registers(builder: Any, kind: ir.Type, rows: int) -> list[list[Any]]:
@@ -126,7 +131,7 @@ def product_tile(
         scales += 4 * block * stride
         starts += 4 * block * stride
         out += 4 * block * GROUP
-        ahead += lines * _LINE * groups * (_QUADS // _UNROLLED)
+        ahead += lines * _LINE * groups * _PARTS
         done += block
 
 

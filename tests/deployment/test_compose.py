@@ -168,7 +168,11 @@ def test_headrace_up_takes_the_example_too(tmp_path: Path) -> None:
     dotenv.write_text("".join(f"{name}={value}\n" for name, value in examples().items()))
     defaults = Settings()
     taken = load(environ={}, dotenv=dotenv)
-    said = {"engine": {"max_context", "threads"}, "blobs": {"url", "endpoint_url"}, "telemetry": {"otlp_endpoint"}}
+    said = {
+        "engine": {"kv_budget_mb", "max_context", "threads"},
+        "blobs": {"url", "endpoint_url"},
+        "telemetry": {"otlp_endpoint"},
+    }
     for section in type(taken).model_fields:
         theirs, ours = getattr(taken, section).model_dump(), getattr(defaults, section).model_dump()
         assert {name for name in theirs if theirs[name] != ours[name]} == said.get(section, set()), section

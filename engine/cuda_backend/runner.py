@@ -73,6 +73,7 @@ class CudaRunner:
         """Puts the step on the device's stream. Take its result before the launch after next."""
         batch = build_batch(plan.chunks, self._page_size)
         chunks = [chunk for chunk in batch.chunks if chunk.samples]
+        bucket = self._bucket(batch, len(chunks))
         placed = self._seats.place([chunk.request for chunk in chunks])
         found = [edits_of(seat) for seat in placed]
         failures = {
@@ -81,7 +82,6 @@ class CudaRunner:
             if isinstance(edits, RequestFailure)
         }
         edits = [NOTHING if isinstance(each, RequestFailure) else each for each in found]
-        bucket = self._bucket(batch, len(chunks))
         arrays = self._memory.inputs.turn()
         fill_rows(arrays, batch, bucket)
         fill_samples(arrays, batch, chunks, placed, edits, self._seats, bucket)

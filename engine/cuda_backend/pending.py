@@ -61,7 +61,8 @@ class PendingStep:
         """Waits for the device. To be asked once."""
         self.arrival.synchronize()
         batch, arrays = self.batch, self.arrays
-        failures = self.failures | broken(batch.chunks, arrays["sound"][: len(batch.token_ids)].astype(np.bool_))
+        sound = arrays["sound"][: len(batch.token_ids)].astype(np.bool_)
+        failures = self.failures | ({} if sound.all() else broken(batch.chunks, sound))
         tokens: dict[str, int] = {}
         logprobs: dict[str, tuple[TokenLogprobs, ...]] = {}
         requests = [chunk.request for chunk in batch.chunks if chunk.samples]

@@ -1,11 +1,6 @@
-"""Builds the fused CPU model: whether this machine can, and where compiled code and packed weights are kept."""
+"""Builds the fused CPU model: whether this machine can, and from where its packed weights come."""
 
-import atexit
-import functools
-import hashlib
 import os
-import shutil
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +9,7 @@ import numpy as np
 
 from engine.batch import PageLayout
 from engine.config import EngineConfig
+from engine.cpu_backend.compiled_code import SamplerAhead, keep_compiled_code
 from engine.cpu_backend.packing import Arrays, layout, pack
 from engine.cpu_backend.weight_file import mapped_weights, own_weights
 from engine.loaders.checkpoint import Checkpoint
@@ -49,9 +45,10 @@ def unsupported(config: EngineConfig, shape: ModelShape) -> str | None:
 def load_cpu_model(
     config: EngineConfig, checkpoint: Checkpoint, shape: ModelShape, revision: str, pages: PageLayout, max_context: int
 ) -> "CpuDecoder":
-    """Raises ModelFileError. Ask `unsupported` first."""
+    """Ready to step: compiled, too. Raises ModelFileError. Ask `unsupported` first."""
     cache = _cache_dir(config)
     sources = keep_compiled_code(cache)
+    ahead = SamplerAhead()
     from engine.cpu_backend.model import CpuDecoder
 
     arrays = layout(shape, tied=not checkpoint.has("output"))
@@ -65,41 +62,14 @@ def load_cpu_model(
         name = {"revision": revision, "layout": _LAYOUT_VERSION}
         weights = mapped_weights(cache / f"{revision[:32]}.packed", name, arrays, fill)
     threads = config.threads or len(os.sched_getaffinity(0))
-    return CpuDecoder(weights, shape, pages, max_context, threads, _identity(sources))
+    decoder = CpuDecoder(weights, shape, pages, max_context, threads, _identity(sources))
+    decoder.warm()
+    ahead.wait()
+    return decoder
 
 
 def _cache_dir(config: EngineConfig) -> Path:
     return config.cache_dir or Path.home() / ".cache" / "headrace" / "engine"
-
-
-@functools.cache
-def keep_compiled_code(cache: Path) -> str:
-    """Has numba keep compiled code under a name for all of its sources, and returns that name.
-
-    By itself numba compiles a function anew when its own file has changed, but not for a file that it calls into.
-    """
-    from numba.core import config as numba_config
-
-    folder = Path(find_spec("kernels.cpu").origin).parent  # type: ignore[union-attr,arg-type]
-    sources = hashlib.sha256()
-    for file in sorted(folder.glob("*.py")):
-        sources.update(file.read_bytes())
-    name = sources.hexdigest()[:16]
-    numba_config.CACHE_DIR = str(_writable(cache / f"compiled-{name}"))  # type: ignore[attr-defined]
-    return name
-
-
-def _writable(folder: Path) -> Path:
-    """The folder, or one for this process alone: numba refuses to compile what it is told to keep and cannot."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    own = tempfile.mkdtemp(prefix="headrace-compiled-")
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
-    return Path(own)
 
 
 def _identity(sources: str) -> dict[str, str]:

@@ -4,12 +4,13 @@ Working memory grows to the largest step it has seen and stays.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.batch import Batch, PageLayout
+from engine.block_pool import NULL_PAGE
 from engine.cpu_backend.memory import address, aligned
 from engine.cpu_backend.packing import GROUP, Arrays, padded
 from engine.cpu_backend.room import WorkingMemory
@@ -19,6 +20,8 @@ from kernels.cpu import rows
 from kernels.cpu.attention import BLOCK
 from kernels.cpu.decoder import OWN_REGIONS, REGIONS_PER_LAYER, Model, Reals, Step, forward, logits
 from kernels.cpu.matmul import product_tile
+
+Ids: TypeAlias = NDArray[np.int64]
 
 _ACTIVATIONS: Final = {"silu": rows.SILU, "gelu_tanh": rows.GELU_TANH}
 _LOG2_E: Final = float(np.log2(np.e))
@@ -49,18 +52,12 @@ class CpuDecoder:
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """The hidden state of every row behind the last layer, valid until the next step.  # [rows, hidden]"""
-        room = self._memory.for_rows(len(batch.token_ids))
-        tables = self._block_tables(batch.tables)
-        step = Step(
-            rows=len(batch.token_ids),
-            token_ids=address(batch.token_ids),
-            positions=address(batch.positions),
-            sequences=address(batch.row_chunk),
-            tables=address(tables),
-            table=tables.shape[1],
-        )
-        self._team.run(forward, self._model, self._reals, step, room)
-        return self._memory.x[: step.rows, : self._shape.hidden_size]
+        return self._forward(batch.token_ids, batch.positions, batch.row_chunk, self._block_tables(batch.tables))
+
+    def warm(self) -> None:
+        """Compiles whatever is not, by a row of its own in the null page."""
+        zero = np.zeros(1, dtype=np.int64)
+        self.logits(self._forward(zero, zero, zero, np.full((1, 1), NULL_PAGE)))
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """hidden [rows, hidden] -> [rows, vocab]."""
@@ -70,6 +67,19 @@ class CpuDecoder:
         out = np.empty((len(hidden), self._model.output_tiles * GROUP), dtype=np.float32)
         self._team.run(logits, self._model, self._reals, len(hidden), address(x), room, address(out))
         return out[:, : self.vocab_size]
+
+    def _forward(self, token_ids: Ids, positions: Ids, sequences: Ids, tables: Ids) -> NDArray[np.float32]:
+        room = self._memory.for_rows(len(token_ids))
+        step = Step(
+            rows=len(token_ids),
+            token_ids=address(token_ids),
+            positions=address(positions),
+            sequences=address(sequences),
+            tables=address(tables),
+            table=tables.shape[1],
+        )
+        self._team.run(forward, self._model, self._reals, step, room)
+        return self._memory.x[: step.rows, : self._shape.hidden_size]
 
     def _block_tables(self, tables: NDArray[np.int64]) -> NDArray[np.int64]:
         """Pages as blocks of 16 positions."""

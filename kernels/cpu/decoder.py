@@ -124,14 +124,16 @@ class Room(NamedTuple):
 def forward(thread: Any, threads: Any, board: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
     """`room.x` = the residual of every row behind the last layer; all threads of a team call this together."""
     own = room.own + thread * room.own_bytes
-    row = next_item(board, 0)
+    # Numba compiles a function once for numbers and again for each number that it is called with.
+    none = region = np.int64(0)
+    row = next_item(board, region)
     while row < step.rows:
         _embed(model, reals, load_index(step.token_ids + 8 * row), room.x + 4 * row * model.padded_hidden)
-        row = next_item(board, 0)
+        row = next_item(board, region)
     barrier(board, threads)
-    region = 1
+    region += 1
     for layer in range(model.layers):
-        before = model.mlp_post_norm + 4 * (layer - 1) * model.padded_hidden if layer and model.mlp_post_norm else 0
+        before = model.mlp_post_norm + 4 * (layer - 1) * model.padded_hidden if layer and model.mlp_post_norm else none
         _norms(board, region, model, reals, before, model.attention_norm + 4 * layer * model.padded_hidden, step, room)
         barrier(board, threads)
         _queries_keys_values(board, region + 1, threads, own, layer, model, reals, step, room)
@@ -142,7 +144,7 @@ def forward(thread: Any, threads: Any, board: Any, model: Any, reals: Any, step:
         o, o_scale = model.o + layer * tiles * groups * _TILE, model.o_scale + 4 * layer * model.padded_hidden
         _project(board, region + 3, threads, own, o, o_scale, groups, model, step, room)
         barrier(board, threads)
-        before = model.attention_post_norm + 4 * layer * model.padded_hidden if model.attention_post_norm else 0
+        before = model.attention_post_norm + 4 * layer * model.padded_hidden if model.attention_post_norm else none
         _norms(board, region + 4, model, reals, before, model.mlp_norm + 4 * layer * model.padded_hidden, step, room)
         barrier(board, threads)
         _gate_up(board, region + 5, threads, own, layer, model, step, room)
@@ -157,7 +159,7 @@ def forward(thread: Any, threads: Any, board: Any, model: Any, reals: Any, step:
         region += REGIONS_PER_LAYER
     if model.mlp_post_norm:
         before = model.mlp_post_norm + 4 * (model.layers - 1) * model.padded_hidden
-        _norms(board, region, model, reals, before, 0, step, room)
+        _norms(board, region, model, reals, before, none, step, room)
         barrier(board, threads)
 
 
@@ -167,14 +169,15 @@ def logits(
 ) -> None:
     """hidden float32 [rows, padded hidden] -> out float32 [rows, 64 * output_tiles]; all threads call this together."""
     groups = model.padded_hidden // GROUP
-    row = next_item(board, 0)
+    first, second = np.int64(0), np.int64(1)  # regions
+    row = next_item(board, first)
     while row < rows:
         x = hidden + 4 * row * model.padded_hidden
         _norm_row(model, reals, x, model.final_norm, row, room)
-        row = next_item(board, 0)
+        row = next_item(board, first)
     barrier(board, threads)
     own = room.own + thread * room.own_bytes
-    tile = next_item(board, 1)
+    tile = next_item(board, second)
     while tile < model.output_tiles:
         at, scale = model.output + tile * groups * _TILE, model.output_scale + 4 * tile * GROUP
         for begin in range(0, rows, STRIP):
@@ -184,7 +187,7 @@ def logits(
                 to = out + 4 * ((begin + r) * model.output_tiles + tile) * GROUP
                 for i in range(0, 4 * GROUP, 64):
                     store_floats(to + i, load_floats(own + 4 * GROUP * r + i) * load_floats(scale + i))
-        tile = next_item(board, 1)
+        tile = next_item(board, second)
     barrier(board, threads)
 
 

@@ -1,0 +1,48 @@
+"""Compiled code is kept between starts, under a name for all of its sources; a start without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.cpu_backend.compiled_code import _writable, keep_compiled_code
+
+pytest.importorskip("numba")
+
+PROGRAM = """
+import sys
+from engine import Engine, EngineConfig, SamplingParams
+
+engine = Engine(EngineConfig(sys.argv[1], device="cpu", num_pages=8, threads=1))
+print(engine.generate([[1, 2, 3]], SamplingParams(max_tokens=3, temperature=0))[0].token_ids)
+print("torch" in sys.modules)
+"""
+
+
+def start(model: Path) -> str:
+    command = [sys.executable, "-c", PROGRAM, str(model)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=150).stdout
+
+
+def kept(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in folder.rglob("*.nbi")}
+
+
+def test_a_start_finds_what_an_earlier_one_compiled_and_needs_no_torch(tiny: Path) -> None:
+    cache = Path.home() / ".cache" / "headrace" / "engine"
+    folder = cache / f"compiled-{keep_compiled_code(cache)}"
+    first = start(tiny)
+    before = kept(folder)
+    assert {name.split("-")[0] for name in before} >= {"decoder.forward", "decoder.logits", "sampling.sample_rows"}
+    assert start(tiny) == first
+    assert kept(folder) == before
+    assert first.endswith("False\n")
+
+
+def test_where_nothing_can_be_kept_a_folder_of_this_process_will_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert _writable(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+    own = _writable(tmp_path / "file" / "folder")
+    assert own.is_dir()
+    assert tmp_path not in own.parents

@@ -47,6 +47,7 @@ class CpuDecoder:
         self._arrays = {**weights, **_rotations(shape, max_context), **_blocks(shape, blocks)}
         self._model = _model(shape, self._arrays, blocks)
         self._reals = Reals(shape.rms_eps, shape.score_scale * _LOG2_E, shape.embedding_scale)
+        self._logits = np.empty((0, self._model.output_tiles * GROUP), dtype=np.float32)
         self._memory = WorkingMemory(shape, max_context, threads)
         self._team = Team(threads, shape.num_layers * REGIONS_PER_LAYER + OWN_REGIONS)
 
@@ -60,13 +61,14 @@ class CpuDecoder:
         self.logits(self._forward(zero, zero, zero, np.full((1, 1), NULL_PAGE)))
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """hidden [rows, hidden] -> [rows, vocab]."""
+        """hidden [rows, hidden] -> [rows, vocab], valid until the next call."""
         room = self._memory.for_rows(len(hidden))
         x = np.zeros((len(hidden), self._model.padded_hidden), dtype=np.float32)
         x[:, : hidden.shape[1]] = hidden
-        out = np.empty((len(hidden), self._model.output_tiles * GROUP), dtype=np.float32)
-        self._team.run(logits, self._model, self._reals, len(hidden), address(x), room, address(out))
-        return out[:, : self.vocab_size]
+        if len(hidden) > len(self._logits):
+            self._logits = np.empty((len(hidden), self._model.output_tiles * GROUP), dtype=np.float32)
+        self._team.run(logits, self._model, self._reals, len(hidden), address(x), room, address(self._logits))
+        return self._logits[: len(hidden), : self.vocab_size]
 
     def _forward(self, token_ids: Ids, positions: Ids, sequences: Ids, tables: Ids) -> NDArray[np.float32]:
         room = self._memory.for_rows(len(token_ids))

@@ -26,5 +26,6 @@ class CausalLM(Protocol):
         ...
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """hidden [rows, hidden] -> [rows, vocab]. Gather the rows that sample first: this is the widest product."""
+        """hidden [rows, hidden] -> [rows, vocab], until the next call overwrites it. Gather the rows that sample first:
+        this is the widest product."""
         ...

@@ -25,12 +25,11 @@ _VECTORS: Final = GROUP // 16
 _UNROLLED: Final = 4
 _LINE: Final = 64
 _PARTS: Final = _QUADS // _UNROLLED  # of a group
-_LINES_OF_PART: Final = GROUP * 4 * _UNROLLED // _LINE
 _BLOCK: Final = 6  # rows of one tile: 24 sums and 4 vectors of weights stay in 32 registers
 
 
 def _emit_tile(rows: int) -> Any:
-    """LLVM for one tile of `rows` rows; arguments as for `product_tile`, and how many lines to fetch at once."""
+    """LLVM for one tile of `rows` rows; arguments as for `product_tile`."""
 
     def emit(
         b: Any,
@@ -42,7 +41,6 @@ def _emit_tile(rows: int) -> Any:
         groups: Any,
         stride: Any,
         ahead: Any,
-        lines: Any,
     ) -> None:
         totals, sums = _registers(b, FLOATS, rows), _registers(b, INTS, rows)
         for total in itertools.chain(*totals):
@@ -57,8 +55,9 @@ def _emit_tile(rows: int) -> Any:
             first = b.add(weights, b.mul(group.index, I64(GROUP * GROUP)))
             with cgutils.for_range(b, I64(_PARTS), intp=I64) as part:
                 number = b.add(b.mul(group.index, I64(_PARTS)), part.index)
-                _fetch_lines(b, b.add(ahead, b.mul(b.mul(number, lines), I64(_LINE))), lines)
+                soon = b.add(ahead, b.mul(number, I64(_UNROLLED * _LINE)))
                 for step in range(_UNROLLED):
+                    emit_prefetch(b, b.add(soon, I64(step * _LINE)))
                     quad = b.add(b.mul(part.index, I64(_UNROLLED)), I64(step))
                     _add_quad(b, sums, inputs, first, quad)
             for r in range(rows):
@@ -69,7 +68,7 @@ def _emit_tile(rows: int) -> Any:
         for number, total in enumerate(itertools.chain(*totals)):
             b.store(b.load(total), pointer(b, b.add(out, I64(number * _LINE)), FLOATS), align=4)
 
-    return operation(types.void, (types.int64,) * 9, emit)
+    return operation(types.void, (types.int64,) * 8, emit)
 
 
 def _add_quad(b: Any, sums: list[list[Any]], inputs: list[Any], weights: Any, quad: Any) -> None:
@@ -80,11 +79,6 @@ def _add_quad(b: Any, sums: list[list[Any]], inputs: list[Any], weights: Any, qu
         four = _splat_from(b, b.add(row, b.mul(quad, I64(4))), I32, INTS)
         for total, weight in zip(own, w, strict=True):
             b.store(dot(b, b.load(total), weight, four), total)
-
-
-def _fetch_lines(b: Any, address: Any, lines: Any) -> None:
-    with cgutils.for_range(b, lines, intp=I64) as line:
-        emit_prefetch(b, b.add(address, b.mul(line.index, I64(_LINE))))
 
 
 def _registers(builder: Any, kind: ir.Type, rows: int) -> list[list[Any]]:
@@ -108,30 +102,30 @@ def product_tile(
 
     All but sizes are addresses: x int8 [rows, 64 * stride], scales float32 and starts int32 [rows, stride]; `groups`
     of them count. Meanwhile the tile at `ahead` is fetched from memory, which takes about as long as 20 rows:
-    each block of rows asks for its part of it.
+    each of the first four blocks of rows asks for a quarter of it, a line with every four inputs.
     """
-    blocks = -(-rows // _BLOCK)
-    lines = -(-_LINES_OF_PART // blocks)
     done = 0
+    quarter = groups * _PARTS * _UNROLLED * _LINE
+    last = ahead + 3 * quarter
     while done < rows:
         block = min(_BLOCK, rows - done)
         if block == 6:
-            _tile_6(x, scales, starts, weights, out, groups, stride, ahead, lines)
+            _tile_6(x, scales, starts, weights, out, groups, stride, ahead)
         elif block == 5:
-            _tile_5(x, scales, starts, weights, out, groups, stride, ahead, lines)
+            _tile_5(x, scales, starts, weights, out, groups, stride, ahead)
         elif block == 4:
-            _tile_4(x, scales, starts, weights, out, groups, stride, ahead, lines)
+            _tile_4(x, scales, starts, weights, out, groups, stride, ahead)
         elif block == 3:
-            _tile_3(x, scales, starts, weights, out, groups, stride, ahead, lines)
+            _tile_3(x, scales, starts, weights, out, groups, stride, ahead)
         elif block == 2:
-            _tile_2(x, scales, starts, weights, out, groups, stride, ahead, lines)
+            _tile_2(x, scales, starts, weights, out, groups, stride, ahead)
         else:
-            _tile_1(x, scales, starts, weights, out, groups, stride, ahead, lines)
+            _tile_1(x, scales, starts, weights, out, groups, stride, ahead)
         x += block * stride * GROUP
         scales += 4 * block * stride
         starts += 4 * block * stride
         out += 4 * block * GROUP
-        ahead += lines * _LINE * groups * _PARTS
+        ahead = min(ahead + quarter, last)
         done += block
 
 

@@ -28,7 +28,7 @@ def logits(model: CausalLM, ids: Sequence[int], cuts: Sequence[int], page_size: 
         step = build_batch([ScheduledChunk(one, start, end, samples=True)], page_size)
         hidden.append(model.forward(step).copy())  # a backend may overwrite its buffer in the next step
         start, turn = end, turn + 1
-    return torch.from_numpy(model.logits(np.concatenate(hidden)))
+    return torch.from_numpy(model.logits(np.concatenate(hidden)).copy())
 
 
 def relative_error(ours: Tensor, wanted: Tensor) -> float:

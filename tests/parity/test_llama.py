@@ -102,7 +102,7 @@ def our_logits(path: Path, numerics: str, ids: list[int]) -> Tensor:
     request = Request("one", SamplingParams(max_tokens=1), ids, len(ids), 0, 0, frozenset(), pages=list(range(1, 33)))
     with torch.inference_mode():
         batch = build_batch([ScheduledChunk(request, 0, len(ids), samples=True)], 16)
-        return torch.from_numpy(loaded.model.logits(loaded.model.forward(batch)))
+        return torch.from_numpy(loaded.model.logits(loaded.model.forward(batch)).copy())
 
 
 def their_logits(theirs: LlamaForCausalLM, ids: list[int]) -> Tensor:

@@ -18,7 +18,7 @@ from engine.cpu_backend.team import Team
 from engine.models.shape import ModelShape, RotaryShape
 from kernels.cpu import rows
 from kernels.cpu.attention import BLOCK
-from kernels.cpu.decoder import OWN_REGIONS, REGIONS_PER_LAYER, Model, Reals, Step, forward, logits
+from kernels.cpu.decoder import REGIONS_PER_LAYER, Model, Reals, Step, forward, logits
 from kernels.cpu.matmul import product_tile
 
 Ids: TypeAlias = NDArray[np.int64]
@@ -49,7 +49,7 @@ class CpuDecoder:
         self._reals = Reals(shape.rms_eps, shape.score_scale * _LOG2_E, shape.embedding_scale)
         self._logits = np.empty((0, self._model.output_tiles * GROUP), dtype=np.float32)
         self._memory = WorkingMemory(shape, max_context, threads)
-        self._team = Team(threads, shape.num_layers * REGIONS_PER_LAYER + OWN_REGIONS)
+        self._team = Team(threads, (shape.num_layers + 2) * REGIONS_PER_LAYER)
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """The hidden state of every row behind the last layer, valid until the next step.  # [rows, hidden]"""

@@ -13,11 +13,13 @@ from kernels.cpu.team import forget_items, new_board
 
 
 class Team:
-    """`size` threads, the caller's among them. Call `run` from one thread at a time."""
+    """`size` threads, the caller's among them, with a counter of items for each in each of a step's regions.
+
+    Call `run` from one thread at a time."""
 
     def __init__(self, size: int, regions: int) -> None:
         self.size = size
-        self._board = new_board(regions)
+        self._board = new_board(size * regions)
         self._address = self._board.ctypes.data
         self._work: tuple[Callable[..., None], tuple[Any, ...]] | None = None
         self._cores = _cores_for(size)

@@ -1,6 +1,7 @@
 """One step of a whole decoder as a single compiled function that several threads walk through together.
 
-Between two barriers lies a region; its items are independent of each other and taken one by one:
+Between two barriers lies a region; its items are independent of each other and taken one by one. Of a step with many
+rows each thread takes a part of its own first, so that they stay in its core's cache, and then helps the others:
 
     norm      some rows       residual row -> norm -> int8 groups
     qkv       a head          its product for all rows; bias, norm, rotation; queries kept, keys and values into blocks
@@ -24,13 +25,12 @@ from kernels.cpu.heads import gather_head, keep_key, keep_query, keep_value, nor
 from kernels.cpu.matmul import GROUP, call_product
 from kernels.cpu.rows import add_norm, gate_quantize, norm_quantize, quantize_row
 from kernels.cpu.simd import load_byte, load_float, load_floats, load_index, load_int, store_float, store_floats
-from kernels.cpu.team import barrier, next_item
+from kernels.cpu.team import barrier, counter, next_item
 
 REGIONS_PER_LAYER: Final = 7
-OWN_REGIONS: Final = 2
-"""Regions of a step that belong to no layer: the embedding, and what follows the last layer."""
 STRIP: Final = 48
 """Rows whose products stay in a core's nearest cache until they are used."""
+_ROWS_APART: Final = STRIP  # of a thread, at least, or its weights would be read for too few
 _ROWS_OF_NORM: Final = 4  # in one item: one row alone is soon done
 _TILE: Final = GROUP * GROUP  # bytes of packed weights for 64 outputs and one group of inputs
 
@@ -120,47 +120,64 @@ class Room(NamedTuple):
     scores_at: int
 
 
+class Share(NamedTuple):
+    """What a thread works on: items by a counter, of some of a step's rows."""
+
+    counter: int
+    first: int
+    past: int
+    stride: int  # this thread's next item is about so many further
+    own: int  # room.own of this thread
+
+
 @njit(cache=True, nogil=True)
 def forward(thread: Any, threads: Any, board: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
     """`room.x` = the residual of every row behind the last layer; all threads of a team call this together."""
+    parts = threads if step.rows >= _ROWS_APART * threads else 1
     own = room.own + thread * room.own_bytes
+    for layer in range(-1, model.layers + 1):
+        for region in range(REGIONS_PER_LAYER):
+            for turn in range(parts):
+                part = (thread + turn) % parts
+                at = counter(board, ((layer + 1) * REGIONS_PER_LAYER + region) * threads + part)
+                share = Share(at, step.rows * part // parts, step.rows * (part + 1) // parts, threads // parts, own)
+                if layer < 0:
+                    if region == 0:
+                        _embeddings(share, model, reals, step, room)
+                elif layer < model.layers:
+                    _layer_region(region, layer, share, model, reals, step, room)
+                elif region == 0 and model.mlp_post_norm:
+                    before = model.mlp_post_norm + 4 * (layer - 1) * model.padded_hidden
+                    _norms(share, model, reals, before, np.int64(0), room)
+            if region == 0 or 0 <= layer < model.layers:
+                barrier(board, threads)
+
+
+@njit(cache=True, nogil=True)
+def _layer_region(region: Any, layer: Any, share: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
+    """The parts of a layer in the order of the table above."""
     # Numba compiles a function once for numbers and again for each number that it is called with.
-    none = region = np.int64(0)
-    row = next_item(board, region)
-    while row < step.rows:
-        _embed(model, reals, load_index(step.token_ids + 8 * row), room.x + 4 * row * model.padded_hidden)
-        row = next_item(board, region)
-    barrier(board, threads)
-    region += 1
-    for layer in range(model.layers):
-        before = model.mlp_post_norm + 4 * (layer - 1) * model.padded_hidden if layer and model.mlp_post_norm else none
-        _norms(board, region, model, reals, before, model.attention_norm + 4 * layer * model.padded_hidden, step, room)
-        barrier(board, threads)
-        _queries_keys_values(board, region + 1, threads, own, layer, model, reals, step, room)
-        barrier(board, threads)
-        _attention(board, region + 2, threads, own, layer, model, step, room)
-        barrier(board, threads)
-        tiles, groups = model.padded_hidden // GROUP, model.heads * model.padded_head // GROUP
-        o, o_scale = model.o + layer * tiles * groups * _TILE, model.o_scale + 4 * layer * model.padded_hidden
-        _project(board, region + 3, threads, own, o, o_scale, groups, model, step, room)
-        barrier(board, threads)
-        before = model.attention_post_norm + 4 * layer * model.padded_hidden if model.attention_post_norm else none
-        _norms(board, region + 4, model, reals, before, model.mlp_norm + 4 * layer * model.padded_hidden, step, room)
-        barrier(board, threads)
-        _gate_up(board, region + 5, threads, own, layer, model, step, room)
-        barrier(board, threads)
+    none, width = np.int64(0), model.padded_hidden
+    if region == 0:
+        before = model.mlp_post_norm + 4 * (layer - 1) * width if layer and model.mlp_post_norm else none
+        _norms(share, model, reals, before, model.attention_norm + 4 * layer * width, room)
+    elif region == 1:
+        _queries_keys_values(share, layer, model, reals, step, room)
+    elif region == 2:
+        _attention(share, layer, model, step, room)
+    elif region == 3:
+        groups = model.heads * model.padded_head // GROUP
+        o = model.o + layer * (width // GROUP) * groups * _TILE
+        _project(share, o, model.o_scale + 4 * layer * width, groups, model, room)
+    elif region == 4:
+        before = model.attention_post_norm + 4 * layer * width if model.attention_post_norm else none
+        _norms(share, model, reals, before, model.mlp_norm + 4 * layer * width, room)
+    elif region == 5:
+        _gate_up(share, layer, model, room)
+    else:
         groups = model.padded_ffn // GROUP
-        down, down_scale = (
-            model.down + layer * tiles * groups * _TILE,
-            model.down_scale + 4 * layer * model.padded_hidden,
-        )
-        _project(board, region + 6, threads, own, down, down_scale, groups, model, step, room)
-        barrier(board, threads)
-        region += REGIONS_PER_LAYER
-    if model.mlp_post_norm:
-        before = model.mlp_post_norm + 4 * (model.layers - 1) * model.padded_hidden
-        _norms(board, region, model, reals, before, none, step, room)
-        barrier(board, threads)
+        down = model.down + layer * (width // GROUP) * groups * _TILE
+        _project(share, down, model.down_scale + 4 * layer * width, groups, model, room)
 
 
 @njit(cache=True, nogil=True)
@@ -169,15 +186,15 @@ def logits(
 ) -> None:
     """hidden float32 [rows, padded hidden] -> out float32 [rows, 64 * output_tiles]; all threads call this together."""
     groups = model.padded_hidden // GROUP
-    first, second = np.int64(0), np.int64(1)  # regions
-    row = next_item(board, first)
+    first, second = counter(board, 0), counter(board, 1)
+    row = next_item(first)
     while row < rows:
         x = hidden + 4 * row * model.padded_hidden
         _norm_row(model, reals, x, model.final_norm, row, room)
-        row = next_item(board, first)
+        row = next_item(first)
     barrier(board, threads)
     own = room.own + thread * room.own_bytes
-    tile = next_item(board, second)
+    tile = next_item(second)
     while tile < model.output_tiles:
         at, scale = model.output + tile * groups * _TILE, model.output_scale + 4 * tile * GROUP
         for begin in range(0, rows, STRIP):
@@ -187,8 +204,16 @@ def logits(
                 to = out + 4 * ((begin + r) * model.output_tiles + tile) * GROUP
                 for i in range(0, 4 * GROUP, 64):
                     store_floats(to + i, load_floats(own + 4 * GROUP * r + i) * load_floats(scale + i))
-        tile = next_item(board, second)
+        tile = next_item(second)
     barrier(board, threads)
+
+
+@njit(cache=True, nogil=True)
+def _embeddings(share: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
+    row = share.first + next_item(share.counter)
+    while row < share.past:
+        _embed(model, reals, load_index(step.token_ids + 8 * row), room.x + 4 * row * model.padded_hidden)
+        row = share.first + next_item(share.counter)
 
 
 @njit(cache=True, nogil=True)
@@ -203,17 +228,17 @@ def _embed(model: Any, reals: Any, token: Any, x: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _norms(board: Any, region: Any, model: Any, reals: Any, before: Any, weight: Any, step: Any, room: Any) -> None:
+def _norms(share: Any, model: Any, reals: Any, before: Any, weight: Any, room: Any) -> None:
     """Every row: x += norm(y) by the weights `before`, then its norm by `weight` quantised; each where it is not 0."""
-    first = next_item(board, region) * _ROWS_OF_NORM
-    while first < step.rows:
-        for row in range(first, min(first + _ROWS_OF_NORM, step.rows)):
+    first = share.first + next_item(share.counter) * _ROWS_OF_NORM
+    while first < share.past:
+        for row in range(first, min(first + _ROWS_OF_NORM, share.past)):
             x, y = room.x + 4 * row * model.padded_hidden, room.y + 4 * row * model.padded_hidden
             if before:
                 add_norm(x, y, before, model.hidden, model.padded_hidden, reals.eps)
             if weight:
                 _norm_row(model, reals, x, weight, row, room)
-        first = next_item(board, region) * _ROWS_OF_NORM
+        first = share.first + next_item(share.counter) * _ROWS_OF_NORM
 
 
 @njit(cache=True, nogil=True)
@@ -245,27 +270,25 @@ def _product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, 
 
 
 @njit(cache=True, nogil=True)
-def _queries_keys_values(
-    board: Any, region: Any, threads: Any, own: Any, layer: Any, model: Any, reals: Any, step: Any, room: Any
-) -> None:
+def _queries_keys_values(share: Any, layer: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
     """One query, key or value head of every row: queries into `room`, keys and values into their blocks."""
     heads, per_head = model.heads + 2 * model.kv_heads, model.padded_head // GROUP
-    tile_bytes = (model.padded_hidden // GROUP) * _TILE
-    head = next_item(board, region)
+    tile_bytes, own = (model.padded_hidden // GROUP) * _TILE, share.own
+    head = next_item(share.counter)
     while head < heads:
         column = (layer * heads + head) * model.padded_head
         bias = model.qkv_bias + 4 * column if model.qkv_bias else 0
-        for begin in range(0, step.rows, STRIP):
-            size = min(STRIP, step.rows - begin)
+        for begin in range(share.first, share.past, STRIP):
+            size = min(STRIP, share.past - begin)
             for part in range(per_head):
                 tile = model.qkv + (column // GROUP + part) * tile_bytes
-                ahead = tile + threads * per_head * tile_bytes
+                ahead = tile + share.stride * per_head * tile_bytes
                 _product_of_inputs(model, room, begin, size, tile, ahead, own + 4 * part * STRIP * GROUP)
             for r in range(size):
                 at, to = own + 4 * r * GROUP, own + room.head_at
                 gather_head(at, 4 * STRIP * GROUP, model.qkv_scale + 4 * column, bias, model.padded_head, to)
                 _keep_head(own, layer, head, begin + r, model, reals, step, room)
-        head = next_item(board, region)
+        head = next_item(share.counter)
 
 
 @njit(cache=True, nogil=True)
@@ -300,18 +323,17 @@ def _keep_head(own: Any, layer: Any, head: Any, row: Any, model: Any, reals: Any
 
 
 @njit(cache=True, nogil=True)
-def _attention(board: Any, region: Any, threads: Any, own: Any, layer: Any, model: Any, step: Any, room: Any) -> None:
+def _attention(share: Any, layer: Any, model: Any, step: Any, room: Any) -> None:
     """Some query heads of one row: all that share a key head, or one where that would leave threads without work."""
     shared = model.heads // model.kv_heads
-    at_once = shared if step.rows * model.kv_heads >= 8 * threads else 1
-    items = step.rows * (model.heads // at_once)
-    item = next_item(board, region)
-    while item < items:
-        first = item * at_once
-        for index in range(first, first + at_once):
-            row, head = index // model.heads, index % model.heads
-            _attend_head(own, layer, row, head, shared, index == first, model, step, room)
-        item = next_item(board, region)
+    at_once = shared if (share.past - share.first) * model.kv_heads >= 8 * share.stride else 1
+    of_row = model.heads // at_once
+    item = next_item(share.counter)
+    while item < (share.past - share.first) * of_row:
+        row, first = share.first + item // of_row, (item % of_row) * at_once
+        for head in range(first, first + at_once):
+            _attend_head(share.own, layer, row, head, shared, head == first, model, step, room)
+        item = next_item(share.counter)
 
 
 @njit(cache=True, nogil=True)
@@ -349,25 +371,14 @@ def _attend_head(
 
 
 @njit(cache=True, nogil=True)
-def _project(
-    board: Any,
-    region: Any,
-    threads: Any,
-    own: Any,
-    tiles: Any,
-    scales: Any,
-    groups: Any,
-    model: Any,
-    step: Any,
-    room: Any,
-) -> None:
+def _project(share: Any, tiles: Any, scales: Any, groups: Any, model: Any, room: Any) -> None:
     """64 columns of the product behind attention or the MLP's middle, to the residual or to where its norm is."""
-    apart = model.attention_post_norm != 0
-    tile = next_item(board, region)
+    apart, own = model.attention_post_norm != 0, share.own
+    tile = next_item(share.counter)
     while tile < model.padded_hidden // GROUP:
         scale = scales + 4 * tile * GROUP
-        for begin in range(0, step.rows, STRIP):
-            size = min(STRIP, step.rows - begin)
+        for begin in range(share.first, share.past, STRIP):
+            size = min(STRIP, share.past - begin)
             group = begin * room.middle_groups
             x, beside, starts = (
                 room.middle + GROUP * group,
@@ -375,7 +386,7 @@ def _project(
                 room.middle_starts + 4 * group,
             )
             at = tiles + tile * groups * _TILE
-            ahead = at + threads * groups * _TILE
+            ahead = at + share.stride * groups * _TILE
             call_product(model.product, x, beside, starts, at, own, size, groups, room.middle_groups, ahead)
             for r in range(size):
                 to = 4 * ((begin + r) * model.padded_hidden + tile * GROUP)
@@ -385,26 +396,26 @@ def _project(
                         store_floats(room.y + to + i, made)
                     else:
                         store_floats(room.x + to + i, load_floats(room.x + to + i) + made)
-        tile = next_item(board, region)
+        tile = next_item(share.counter)
 
 
 @njit(cache=True, nogil=True)
-def _gate_up(board: Any, region: Any, threads: Any, own: Any, layer: Any, model: Any, step: Any, room: Any) -> None:
+def _gate_up(share: Any, layer: Any, model: Any, room: Any) -> None:
     """64 columns of the MLP's middle for every row, quantised as one group of the next product."""
     tiles, tile_bytes = model.padded_ffn // GROUP, (model.padded_hidden // GROUP) * _TILE
-    gate, up = own, own + 4 * STRIP * GROUP
-    tile = next_item(board, region)
+    gate, up = share.own, share.own + 4 * STRIP * GROUP
+    tile = next_item(share.counter)
     while tile < tiles:
         first = layer * 2 * tiles + tile
         gate_scale, up_scale = (
             model.gate_up_scale + 4 * first * GROUP,
             model.gate_up_scale + 4 * (first + tiles) * GROUP,
         )
-        for begin in range(0, step.rows, STRIP):
-            size = min(STRIP, step.rows - begin)
+        for begin in range(share.first, share.past, STRIP):
+            size = min(STRIP, share.past - begin)
             at, other = model.gate_up + first * tile_bytes, model.gate_up + (first + tiles) * tile_bytes
-            _product_of_inputs(model, room, begin, size, at, at + threads * tile_bytes, gate)
-            _product_of_inputs(model, room, begin, size, other, other + threads * tile_bytes, up)
+            _product_of_inputs(model, room, begin, size, at, at + share.stride * tile_bytes, gate)
+            _product_of_inputs(model, room, begin, size, other, other + share.stride * tile_bytes, up)
             for r in range(size):
                 group = (begin + r) * room.middle_groups + tile
                 gate_quantize(
@@ -417,4 +428,4 @@ def _gate_up(board: Any, region: Any, threads: Any, own: Any, layer: Any, model:
                     room.middle_scales + 4 * group,
                     room.middle_starts + 4 * group,
                 )
-        tile = next_item(board, region)
+        tile = next_item(share.counter)

@@ -3,7 +3,7 @@
 Every thread calls the same compiled function, which gives up the interpreter's lock for the whole step. Work is taken
 item by item, so a thread that was held up does less of it; who computes an item changes no bit of it.
 
-    board  int64 at an address, a cache line for each number:  | arrivals | items taken of region 0 | of region 1 | ...
+    board  int64 at an address, a cache line for each number:  | arrivals | items taken, by counter 0 | 1 | ...
 """
 
 from typing import Any, Final
@@ -19,9 +19,9 @@ _LINE: Final = 8  # int64 numbers in a cache line
 _SPINS: Final = 2_000  # some 50 microseconds; then whoever else wants the core may have it
 
 
-def new_board(regions: int) -> NDArray[np.int64]:
-    """A board for a step of so many regions between barriers."""
-    return np.zeros((1 + regions) * _LINE, dtype=np.int64)
+def new_board(counters: int) -> NDArray[np.int64]:
+    """A board with so many counters of items."""
+    return np.zeros((1 + counters) * _LINE, dtype=np.int64)
 
 
 def forget_items(board: NDArray[np.int64]) -> None:
@@ -53,9 +53,15 @@ _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
 @njit(cache=True, nogil=True)
-def next_item(board: Any, region: Any) -> Any:
-    """The number of an item of a region that nobody has taken yet; the caller compares with how many there are."""
-    return _fetch_add(board + (1 + region) * _LINE * 8)
+def counter(board: Any, number: Any) -> Any:
+    """The address of a counter of items."""
+    return board + (1 + number) * _LINE * 8
+
+
+@njit(cache=True, nogil=True)
+def next_item(at: Any) -> Any:
+    """The number of an item that nobody has taken yet, by its counter; the caller compares with how many there are."""
+    return _fetch_add(at)
 
 
 @njit(cache=True, nogil=True)

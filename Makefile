@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
 SOURCES := headrace gateway workers engine kernels tests examples benchmarks docs
 
-.PHONY: need-redis help install lint format type test chaos invariance wake bench bench-cpu kernels demo up docs clean
+.PHONY: need-redis help install lint format type test chaos invariance wake bench bench-cpu bench-gpu kernels demo up docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -84,9 +84,13 @@ bench-cpu: need-redis $(VENV)/.dev
 	$(BIN)/python -m benchmarks.perplexity --backend cpu
 	$(BIN)/python -m benchmarks.table --update README.md
 
+bench-gpu: $(VENV)/.run
+	$(BIN)/python -m benchmarks.gpu
+
 kernels: $(VENV)/.dev
 	$(BIN)/python -m tests.unit.kernels.gpu.compiled 80 90
 	$(BIN)/python -m tests.unit.kernels.gpu.compile_offline
+	$(BIN)/python -m tests.unit.engine.cuda_backend.compiled_steps
 
 demo: need-redis $(VENV)/.run
 	@$(BIN)/headrace up --workers 2 --data-dir demo-output/data --port 0 -- $(BIN)/python examples/readmes.py --output demo-output

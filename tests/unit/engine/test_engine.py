@@ -240,7 +240,7 @@ def test_health_tells_of_a_step_under_way(tiny: Path, monkeypatch: pytest.Monkey
     """Asked while the model computes, as another thread would."""
     clock = Clock()
     engine = build(tiny, clock)
-    model, seen = engine._runner._model, []
+    model, seen = engine._loaded.model, []
 
     def forward(batch: Batch) -> NDArray[np.float32]:
         clock.now += 31.0

@@ -15,6 +15,7 @@ from engine import Completion, Engine, EngineConfig, EngineRequestError, Request
 from engine.batch import Batch
 from engine.models.causal_lm import CausalLM
 from engine.request import Request
+from engine.runner import Runner
 from engine.sampler import NO_MASKS, Masks, Rows, Sampled, Sampler
 from engine.torch_backend.layers.attention import ExactAttention
 
@@ -107,8 +108,10 @@ class Stage:
         self.monkeypatch.setattr(self.engine._runner, "_model", model)
 
     def break_sampler(self, error: Exception, at_output: int = 0, at_alternatives: int = -1) -> None:
-        sampler = FaultySampler(self.engine._runner._sampler, error, at_output, at_alternatives)
-        self.monkeypatch.setattr(self.engine._runner, "_sampler", sampler)
+        runner = self.engine._runner
+        assert isinstance(runner, Runner)
+        sampler = FaultySampler(runner._sampler, error, at_output, at_alternatives)
+        self.monkeypatch.setattr(runner, "_sampler", sampler)
 
     def refusal(self, *request: object) -> Outcome:
         with pytest.raises(EngineRequestError) as caught:

@@ -4,72 +4,16 @@ reference numerics   the same logits within rounding, at lengths around windows 
 exact numerics       near ones; the same bits however the prompt is cut, whatever the pages, in any company
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from engine import Engine, EngineConfig, SamplingParams
-from engine.loading import load_model
-from engine.models.causal_lm import CausalLM
+from tests.parity.pairs import ONE_THREAD, Pair, drawn
 from tests.parity.rows import logits, relative_error
-from tests.tiny_model import VOCAB_SIZE
-from tests.unit.engine.loaders.checkpoints import ARCHITECTURES, random_model, write_checkpoint
+from tests.unit.engine.loaders.checkpoints import ARCHITECTURES
 
 LENGTHS = (1, 16, 17, 64, 65, 120)
 WINDOWED = ("mistral", "qwen2-windows", "gemma3-long")
-ONE_THREAD = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A model of theirs and the folder that it was saved in."""
-
-    theirs: PreTrainedModel
-    folder: Path
-
-    def ours(self, numerics: str, page_size: int = 16) -> CausalLM:
-        config = EngineConfig(
-            self.folder,
-            device="cpu",
-            backend="torch",
-            numerics=numerics,
-            page_size=page_size,
-            num_pages=128 // page_size + 1,
-            threads=ONE_THREAD,
-        )
-        return load_model(config).model
-
-    def wanted(self, ids: list[int]) -> Tensor:
-        """[positions, vocab]"""
-        with torch.inference_mode():
-            rows: Tensor = self.theirs(torch.tensor([ids])).logits[0]
-        return rows
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
-    torch.set_num_threads(ONE_THREAD)
-    return {name: random_pair(name, tmp_path_factory.mktemp("parity") / name) for name in ARCHITECTURES}
-
-
-def random_pair(architecture: str, folder: Path) -> Pair:
-    model = random_model(architecture, seed=7)
-    model.train(False)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(7.0)  # as initialised, attention would look everywhere alike
-            elif "norm" in name and "gemma" not in architecture:
-                parameter.add_(1.0)
-    return Pair(model, write_checkpoint(model, folder))
-
-
-def drawn(count: int) -> list[int]:
-    return torch.randint(0, VOCAB_SIZE, (count,), generator=torch.Generator().manual_seed(count)).tolist()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

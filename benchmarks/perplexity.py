@@ -29,7 +29,7 @@ from engine.batch import build_batch
 from engine.loading import LoadedModel, load_model
 from engine.models.causal_lm import CausalLM
 from engine.request import Request
-from engine.scheduler import ScheduledChunk
+from engine.step_plan import ScheduledChunk
 
 WINDOW, OVERLAP, CHUNK = 512, 128, 256
 _PAGE: Final = 16

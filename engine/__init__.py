@@ -4,7 +4,8 @@ from engine.config import EngineConfig
 from engine.engine import Budget, Engine, Health, StepOutput, StepStats
 from engine.errors import EngineConfigError, EngineError, EngineRequestError, EngineStepError, ModelFileError
 from engine.logprobs import TokenLogprobs
-from engine.request import Completion, RequestFailure, RequestOutput, Resume, SamplingParams, Snapshot
+from engine.outcome import Completion, RequestFailure, RequestOutput, Snapshot
+from engine.request import Resume, SamplingParams
 
 __all__ = [
     "Budget",

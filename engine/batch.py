@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.block_pool import NULL_PAGE
-from engine.scheduler import ScheduledChunk
+from engine.step_plan import ScheduledChunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ from engine.config import EngineConfig
 from engine.errors import EngineRequestError, EngineStepError
 from engine.loaders import ModelDescription
 from engine.loading import LoadedModel, load_model
+from engine.outcome import Completion, RequestOutput, Snapshot
 from engine.prefix_cache import PrefixCache
-from engine.request import Completion, Request, RequestOutput, Resume, SamplingParams, Snapshot, due_at
+from engine.request import Request, Resume, SamplingParams, due_at
 from engine.runner import runner_for
 from engine.sampler import available_cores, host_sampler
-from engine.scheduler import SchedulePlan, Scheduler, StepResult
+from engine.scheduler import Scheduler
+from engine.step_plan import SchedulePlan, StepResult
 from engine.step_room import StepLimits
 from engine.step_sizer import StepSizer
 

@@ -1,4 +1,4 @@
-"""A request inside the engine, and the border's small values; knows ids and positions, no text and no tensors."""
+"""A request inside the engine, and what it was asked with; knows ids and positions, no text and no tensors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -91,53 +91,6 @@ class Resume:
     """Output that an earlier attempt has shown. It stays output: penalties and limits count it."""
 
     token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFailure:
-    """Why one request ended without a finish reason."""
-
-    code: str
-    message: str
-    retryable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RequestOutput:
-    """What one step brought one request: its tokens from `offset` on, and how it ended, if it did.
-
-    `finish_reason` is "stop" (an end or stop token, the last of `token_ids`) or "length". Where they were asked for,
-    `logprobs` has one entry for each id, and the output of offset 0 has `prompt_logprobs`: one for each prompt token,
-    None for the first, which nothing predicts. A request that resumes with tokens has shown its prompt's before.
-    `cached_tokens` of the prompt were found in the prefix cache; every output of a request says so.
-    """
-
-    request_id: str
-    offset: int
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    finish_reason: str | None = None
-    error: RequestFailure | None = None
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
-    cached_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Enough to go on elsewhere: `Resume(token_ids)` with the same prompt and parameters."""
-
-    request_id: str
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One finished request of `Engine.generate`."""
-
-    token_ids: tuple[int, ...]
-    finish_reason: str
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
 
 
 def due_at(arrived: float, priority: int, deadline: float | None) -> float:

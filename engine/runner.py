@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from engine.batch import Batch, build_batch
 from engine.logprobs import TokenLogprobs
 from engine.models.causal_lm import CausalLM
-from engine.request import Request, RequestFailure
+from engine.outcome import RequestFailure
+from engine.request import Request
 from engine.sampler import NOT_FINITE, Rows, Sampled, Sampler, gone_wrong
-from engine.scheduler import ScheduledChunk, SchedulePlan, StepResult
+from engine.step_plan import ScheduledChunk, SchedulePlan, StepResult
 
 # Logits of prompt rows computed at once: 16 MiB, and as much again for the product that they are made of.
 _PROMPT_LOGITS: Final = 1 << 22

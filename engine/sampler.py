@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from engine.elementary import Counts, Floats, log, weights
 from engine.logprobs import TokenLogprobs, best, explain
 from engine.noise import gumbel
-from engine.request import Request, RequestFailure, SamplingParams
+from engine.outcome import RequestFailure
+from engine.request import Request, SamplingParams
 
 Rows: TypeAlias = NDArray[np.float32]
 Masks: TypeAlias = Mapping[str, NDArray[np.uint32]]

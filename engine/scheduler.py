@@ -5,68 +5,18 @@ least, then waiting ones in the order in which they are due. A decode row and a 
 """
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from engine.logprobs import TokenLogprobs
+from engine.outcome import RequestFailure, RequestOutput
 from engine.prefix_cache import PrefixCache, extend_chain
-from engine.request import Request, RequestFailure, RequestOutput
+from engine.request import Request
+from engine.step_plan import ScheduledChunk, SchedulePlan, StepResult
 from engine.step_room import StepLimits, StepRoom
 
 # Pages kept free at admission, as a part of all: room for those already running to grow before anybody is preempted.
 _WATERMARK: Final = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledChunk:
-    """Positions `start` to `end` of one request. `samples`: its last row is the last known token's, and gives the next.
-    A request that wants no tokens never samples.
-
-    `decodes`: one row behind the prompt, and not a part of computing anew what was known.
-    """
-
-    request: Request
-    start: int
-    end: int
-    samples: bool
-
-    @property
-    def length(self) -> int:
-        return self.end - self.start
-
-    @property
-    def work(self) -> int:
-        """Rows times the last position that they see: what attention costs."""
-        return self.length * self.end
-
-    @property
-    def decodes(self) -> bool:
-        return self.length == 1 and self.samples and self.start >= self.request.prompt_length
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulePlan:
-    """One step. `ended` are requests that had ended before they were computed: resumed with their whole output.
-    `cached_tokens` of prompts were found in the prefix cache by requests that run for the first time."""
-
-    chunks: tuple[ScheduledChunk, ...]
-    preempted: int
-    ended: tuple[Request, ...]
-    cached_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What the runner made of a plan, by request id: a token for each chunk that samples, or why there is none.
-
-    `logprobs` are those of `tokens`, `explained` those of prompt tokens, both for requests that asked.
-    """
-
-    tokens: Mapping[str, int]
-    failures: Mapping[str, RequestFailure]
-    logprobs: Mapping[str, tuple[TokenLogprobs, ...]] = field(default_factory=dict)
-    explained: Mapping[str, Sequence[TokenLogprobs]] = field(default_factory=dict)
 
 
 class Scheduler:

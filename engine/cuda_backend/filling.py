@@ -11,10 +11,10 @@ from engine.block_pool import NULL_PAGE
 from engine.cuda_backend.mailbox import Arrays
 from engine.cuda_backend.seats import Seat, Seats
 from engine.cuda_backend.step_memory import LISTED, Bucket
-from engine.request import RequestFailure
+from engine.outcome import RequestFailure
 from engine.sampler import gone_wrong
 from engine.sampling_state import NO_EDITS, Edits, RowState
-from engine.scheduler import ScheduledChunk
+from engine.step_plan import ScheduledChunk
 
 _NONE = -1
 

@@ -12,10 +12,11 @@ from engine.batch import Batch
 from engine.cuda_backend.filling import RowEdits
 from engine.cuda_backend.mailbox import Arrays
 from engine.logprobs import TokenLogprobs
-from engine.request import Request, RequestFailure
+from engine.outcome import RequestFailure
+from engine.request import Request
 from engine.runner import Runner, broken
 from engine.sampler import NOT_FINITE, NOTHING_LEFT
-from engine.scheduler import StepResult
+from engine.step_plan import StepResult
 from kernels.reference.sampling_table import NO_TOKEN
 
 

@@ -25,10 +25,10 @@ from engine.cuda_backend.operations import Operations
 from engine.cuda_backend.pending import Mark, PendingStep, mark
 from engine.cuda_backend.seats import Seats
 from engine.cuda_backend.step_memory import LISTED, Bucket, Room, StepMemory
-from engine.request import RequestFailure
+from engine.outcome import RequestFailure
 from engine.runner import Runner
 from engine.sampler import PlainSampler
-from engine.scheduler import SchedulePlan, StepResult
+from engine.step_plan import SchedulePlan, StepResult
 from kernels.ops import SamplingTable
 
 # Pages of the shortest tables: 1,024 tokens of 16 a page. Longer ones come in powers of two.

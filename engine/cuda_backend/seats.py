@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.request import Request, RequestFailure
+from engine.outcome import RequestFailure
+from engine.request import Request
 from engine.sampler import gone_wrong
 from engine.sampling_state import RowState
 

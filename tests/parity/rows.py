@@ -10,7 +10,7 @@ from engine import SamplingParams
 from engine.batch import build_batch
 from engine.models.causal_lm import CausalLM
 from engine.request import Request
-from engine.scheduler import ScheduledChunk
+from engine.step_plan import ScheduledChunk
 
 
 def request(ids: Sequence[int], pages: Sequence[int]) -> Request:

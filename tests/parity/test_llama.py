@@ -12,7 +12,7 @@ from engine import Engine, EngineConfig, SamplingParams
 from engine.batch import build_batch
 from engine.loading import load_model
 from engine.request import Request
-from engine.scheduler import ScheduledChunk
+from engine.step_plan import ScheduledChunk
 from tests.tiny_model import VOCAB_SIZE, Floats, llama_metadata, write_gguf
 
 HEADS, KV_HEADS, HIDDEN, FFN, LAYERS, CONTEXT = 4, 2, 64, 160, 3, 256

@@ -20,7 +20,7 @@ from engine import (
     SamplingParams,
 )
 from engine.batch import Batch
-from engine.scheduler import SchedulePlan
+from engine.step_plan import SchedulePlan
 from tests.tiny_model import IM_END, VOCAB_SIZE
 
 PROMPT = tuple(range(40, 60))

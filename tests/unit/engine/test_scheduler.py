@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.block_pool import BlockPool
+from engine.outcome import RequestFailure, RequestOutput
 from engine.prefix_cache import PrefixCache
-from engine.request import Request, RequestFailure, RequestOutput, SamplingParams, due_at
-from engine.scheduler import SchedulePlan, Scheduler, StepResult
+from engine.request import Request, SamplingParams, due_at
+from engine.scheduler import Scheduler
+from engine.step_plan import SchedulePlan, StepResult
 from engine.step_room import StepLimits
 
 TOKEN = 7

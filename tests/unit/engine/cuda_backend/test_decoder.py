@@ -15,7 +15,7 @@ from engine.cuda_backend.loading import build_runner
 from engine.cuda_backend.weights import load_weights
 from engine.models.shape import ModelShape, RotaryShape
 from engine.request import Request
-from engine.scheduler import ScheduledChunk
+from engine.step_plan import ScheduledChunk
 from engine.torch_backend.loading import load_torch_model
 
 CONTEXT, PAGES = 64, PageLayout(9, 16)

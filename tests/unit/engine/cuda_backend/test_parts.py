@@ -17,9 +17,10 @@ from engine.cuda_backend.operations import operations
 from engine.cuda_backend.proof import products_are_exact
 from engine.cuda_backend.seats import Seats
 from engine.loaders import open_model
-from engine.request import Request, RequestFailure, SamplingParams
+from engine.outcome import RequestFailure
+from engine.request import Request, SamplingParams
 from engine.sampling_state import RowState
-from engine.scheduler import ScheduledChunk
+from engine.step_plan import ScheduledChunk
 from engine.torch_backend.loading import load_torch_model
 from tests.unit.engine.cuda_backend.twin import CONTEXT, config, runner
 

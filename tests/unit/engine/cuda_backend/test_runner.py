@@ -11,7 +11,7 @@ from engine.cuda_backend import filling
 from engine.cuda_backend.runner import row_buckets
 from engine.errors import EngineStepError
 from engine.request import Request
-from engine.scheduler import ScheduledChunk, SchedulePlan
+from engine.step_plan import ScheduledChunk, SchedulePlan
 from tests.tiny_model import VOCAB_SIZE
 from tests.unit.engine.cuda_backend.twin import config, engine, loaded, runner
 

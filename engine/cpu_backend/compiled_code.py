@@ -1,18 +1,12 @@
-"""Where numba keeps compiled code between starts, and who compiles what at the very first; knows no kernel.
+"""Has numba keep compiled code between starts, and knows who compiles what at the very first; knows no kernel.
 
 As a command, `python -m engine.cpu_backend.compiled_code FOLDER` compiles the sampler: a step and the sampler take
 twelve seconds each, and numba compiles one function at a time in a process.
 """
 
-import atexit
 import functools
-import hashlib
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -21,19 +15,11 @@ _PATIENCE_S: Final = 120.0
 
 @functools.cache
 def keep_compiled_code(cache: Path) -> str:
-    """Has numba keep compiled code under a name for all of its sources, and returns that name.
+    """Has numba keep compiled code in this folder, under a name for all of its sources, and returns that name."""
+    from kernels.cpu.compiling import SOURCES, keep_in
 
-    By itself numba compiles a function anew when its own file has changed, but not for a file that it calls into.
-    """
-    spec = find_spec("kernels.cpu")
-    assert spec is not None
-    assert spec.origin is not None
-    sources = hashlib.sha256()
-    for file in sorted(Path(spec.origin).parent.glob("*.py")):
-        sources.update(file.read_bytes())
-    name = sources.hexdigest()[:16]
-    _keep_in(_writable(cache / f"compiled-{name}"))
-    return name
+    keep_in(cache)
+    return SOURCES
 
 
 class SamplerAhead:
@@ -41,10 +27,12 @@ class SamplerAhead:
     for the sampler: if it failed, that compiles in this process."""
 
     def __init__(self) -> None:
-        folder = Path(_kept_in())
+        from kernels.cpu.compiling import kept_in
+
+        kept = kept_in()
         self._process: subprocess.Popen[bytes] | None = None
-        if not any(folder.rglob("sampling.*.nbi")):
-            command = [sys.executable, "-m", __spec__.name, str(folder)]
+        if not any(kept.rglob("sampling.*.nbi")):
+            command = [sys.executable, "-m", __spec__.name, str(kept.parent)]
             nowhere = subprocess.DEVNULL
             self._process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
 
@@ -58,34 +46,8 @@ class SamplerAhead:
             self._process.wait()
 
 
-def _writable(folder: Path) -> Path:
-    """The folder, or one for this process alone: numba refuses to compile what it is told to keep and cannot."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    own = tempfile.mkdtemp(prefix="headrace-compiled-")
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
-    return Path(own)
-
-
-def _keep_in(folder: Path) -> None:
-    from numba.core import config
-
-    config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
-
-
-def _kept_in() -> str:
-    from numba.core import config
-
-    folder: str = config.CACHE_DIR  # type: ignore[attr-defined]
-    return folder
-
-
 def main() -> None:
-    _keep_in(Path(sys.argv[1]))
+    keep_compiled_code(Path(sys.argv[1]))
     from engine.compiled_sampler import CompiledSampler
 
     CompiledSampler(vocab_size=64, threads=1)

@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as arrays
 
 from engine.compiled_sampler import CompiledSampler
 from engine.elementary import log, weights
-from engine.noise import GOLDEN, gumbel, stream_key
+from engine.noise import gumbel, stream_key
 from engine.request import Request, SamplingParams
-from kernels.cpu import sampling
+from kernels.cpu import sampling, sampling_borders, sampling_draw, sampling_elementary
 from tests.unit.engine.sampler_twins import differing
 
 DRAWN = SamplingParams(max_tokens=64, temperature=1.0)
@@ -40,7 +40,7 @@ gaps = arrays.arrays(np.float64, st.integers(1, 20), elements=st.floats(-60, 0) 
 def test_weights_have_the_same_bits(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
     room = sampling.new_room(1, 64)
     masses = room[3][0]
-    total = sampling._weigh(values, masses, len(values), 0.0, 1.0)
+    total = sampling_borders.weigh(values, masses, len(values), 0.0, 1.0)
     assert masses[: len(values)].tolist() == weights(values).tolist()
     assert total == weights(values).sum()
 
@@ -49,26 +49,26 @@ def test_logarithms_and_noise_have_the_same_bits() -> None:
     numbers = np.concatenate(
         (np.random.default_rng(0).random(2000), 2.0 ** np.arange(-53, 6), 1 - 2.0 ** -np.arange(1, 54))
     )
-    assert [sampling._log(number) for number in numbers] == log(numbers).tolist()
-    key = sampling._mixed(np.uint64((stream_key(7, 2) + 5 * GOLDEN) % (1 << 64)))
-    noise = [sampling._gumbel(np.uint64(sampling._random(np.uint64(key), token))) for token in range(2000)]
+    assert [sampling_elementary.log(number) for number in numbers] == log(numbers).tolist()
+    key = sampling_draw.noise_key(np.uint64(stream_key(7, 2)), np.uint64(5))
+    noise = [sampling_draw.gumbel(np.uint64(sampling_draw.random_bits(np.uint64(key), token))) for token in range(2000)]
     assert noise == gumbel(7, 2, 5, np.arange(2000)).tolist()
 
 
 def test_the_most_and_the_least_noise_are_finite() -> None:
-    most, least = (sampling._gumbel(np.uint64(bits)) for bits in ((1 << 64) - 1, 0))
+    most, least = (sampling_draw.gumbel(np.uint64(bits)) for bits in ((1 << 64) - 1, 0))
     assert most == pytest.approx(53 * np.log(2), rel=1e-9)
-    assert most < sampling._MOST_NOISE
+    assert most < sampling_draw.MOST_NOISE
     assert least == pytest.approx(-np.log(53 * np.log(2)), rel=1e-9)
 
 
 @given(st.floats(-3, 36.5), st.integers(0, 2**64 - 1))
 @settings(max_examples=300, deadline=None)
 def test_no_random_number_below_the_least_gives_as_much_noise(needed: float, bits: int) -> None:
-    least = int(sampling._least_random(needed))
+    least = int(sampling_draw.least_random(needed))
     for random in (bits, least - 1, least - (1 << 12), least // 2):
         if 0 <= random < least:
-            assert sampling._gumbel(np.uint64(random)) < needed
+            assert sampling_draw.gumbel(np.uint64(random)) < needed
 
 
 def test_counts_kept_between_steps_are_those_counted_anew() -> None:

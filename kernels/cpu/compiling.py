@@ -1,0 +1,63 @@
+"""How functions are compiled that belong together but stand in several files, and where numba keeps what it compiled.
+
+By itself numba compiles a function anew when its own file has changed, but not for a file that it calls into. So it
+keeps everything in a folder that is named after all files of this package.
+"""
+
+import atexit
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from numba import njit
+from numba.core import config
+
+_SETTINGS: Any = config  # which its own types know little of
+inlined: Any = njit(error_model="numpy", forceinline=True)
+compiled: Any = njit(error_model="numpy")
+entry: Any = njit(error_model="numpy", nogil=True, cache=True)
+"""Called from Python, and kept together with all that it calls."""
+
+
+def name_of(sources: Path) -> str:
+    """Names what is in the Python files of a folder."""
+    contents = hashlib.sha256()
+    for file in sorted(sources.glob("*.py")):
+        contents.update(file.read_bytes())
+    return contents.hexdigest()[:16]
+
+
+SOURCES: Final = name_of(Path(__file__).parent)
+
+
+def keep_by_default() -> None:
+    """Where numba was told to keep compiled code, else beside what was compiled."""
+    keep_in(Path(_SETTINGS.CACHE_DIR or Path(__file__).with_name("__pycache__")))
+
+
+def keep_in(folder: Path) -> None:
+    """Where to keep functions whose files are imported from now on: in there, or, where nobody may write, in a folder
+    of this process, because numba refuses to compile what it is told to keep and cannot."""
+    kept = folder / f"compiled-{SOURCES}"
+    if not _writable(kept):
+        own = tempfile.mkdtemp(prefix="headrace-compiled-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        kept = Path(own) / kept.name
+    _SETTINGS.CACHE_DIR = str(kept)
+
+
+def kept_in() -> Path:
+    """The folder named after the sources, which need not be there yet."""
+    return Path(_SETTINGS.CACHE_DIR)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether the folder is there, or can be made, and files in it."""
+    try:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        return nearest.is_dir() and os.access(nearest, os.W_OK)
+    except OSError:
+        return False

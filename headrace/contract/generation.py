@@ -60,7 +60,10 @@ PromptLogprobs = tuple[TokenLogprobs | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of a job; completion tokens are what was journaled, over all choices."""
+    """Token counts of a job; completion tokens are what was journaled, over all choices.
+
+    `cached_tokens` of the prompt were in a prefix cache when the job was begun: 0 for one that was resumed.
+    """
 
     prompt_tokens: int
     completion_tokens: int = 0

@@ -191,7 +191,13 @@ class Emitter:
             return
         try:
             cut = choice.push(
-                output.offset, output.token_ids, output.finish_reason, now, output.logprobs, output.prompt_logprobs
+                output.offset,
+                output.token_ids,
+                output.finish_reason,
+                now,
+                output.logprobs,
+                output.prompt_logprobs,
+                output.cached_tokens,
             )
         except ValueError as error:
             self._fail(job, EngineFailure(f"The engine lost count: {error}.").info())

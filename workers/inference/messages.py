@@ -98,7 +98,8 @@ class StartFailed:
 class Output:
     """New tokens of one request from `offset` on; with `finish_reason` or `error` its last.
 
-    Where they were asked for, `logprobs` has one entry for each id; the prompt's come with offset 0.
+    Where they were asked for, `logprobs` has one entry for each id; the prompt's come with offset 0. `cached_tokens` of
+    the prompt were found in the prefix cache; every output of a request says so.
     """
 
     request_id: str
@@ -108,6 +109,7 @@ class Output:
     error: ErrorInfo | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: PromptLogprobs = ()
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

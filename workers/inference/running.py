@@ -136,9 +136,13 @@ class RunningJob:
         return not self.finished and must_run_alone(self.job.deaths, self.job.death_offset, offset)
 
     def ending(self) -> Ending:
-        """How the job ends: with its choices, or with the error that it failed with."""
+        """How the job ends: with its choices, or with the error that it failed with.
+
+        All choices have one prompt, which counts once: what none of them had to compute of it was cached.
+        """
         completion_tokens = sum(choice.sent for choice in self.choices)
-        usage = Usage(len(self.job.request.prompt_ids), completion_tokens)
+        cached_tokens = min((choice.cached_tokens for choice in self.choices), default=0)
+        usage = Usage(len(self.job.request.prompt_ids), completion_tokens, cached_tokens)
         if self.fate is not None:
             return Ending(State.FAILED, usage, error=self.fate.error)
         return Ending(State.SUCCEEDED, usage, tuple(_choice(item) for item in self.choices))

@@ -31,7 +31,11 @@ class TextStream(Protocol):
 
 
 class Transcript:
-    """Owned by the emitter. `closed` means that the journal has everything, the finish reason included."""
+    """Owned by the emitter. `closed` means that the journal has everything, the finish reason included.
+
+    `cached_tokens` of the prompt did not have to be computed. Behind journaled ids none: an earlier attempt computed the
+    prompt for them, and what this one finds may be just that.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Transcript:
         self.logprobs = list(logprobs)
         self.prompt_logprobs = prompt_logprobs
         self.sent = len(journaled)
+        self.cached_tokens = 0
         self.since = 0.0
         self.finish_reason: str | None = None
         self.closed = False
@@ -67,6 +72,7 @@ class Transcript:
         now: float,
         logprobs: Sequence[TokenLogprobs] = (),
         prompt_logprobs: PromptLogprobs = (),
+        cached_tokens: int = 0,
     ) -> bool:
         """Take new ids from the engine. True when a stop string cut them, so that the engine need not go on.
 
@@ -77,6 +83,8 @@ class Transcript:
         if offset > len(self.ids):
             raise ValueError(f"choice {self.choice} is at {len(self.ids)}, and the engine went on at {offset}")
         self.prompt_logprobs = self.prompt_logprobs or prompt_logprobs
+        if offset == 0:
+            self.cached_tokens = cached_tokens
         known = len(self.ids) - offset
         fresh = ids[known:]
         if not self.pending:

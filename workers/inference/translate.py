@@ -77,6 +77,7 @@ def output_of(output: RequestOutput) -> Output:
         error=error,
         logprobs=tuple(map(logprobs_of, output.logprobs)),
         prompt_logprobs=tuple(None if entry is None else logprobs_of(entry) for entry in output.prompt_logprobs),
+        cached_tokens=output.cached_tokens,
     )
 
 

@@ -67,6 +67,7 @@ class ScriptedWorker:
         self.client = client
         self.name = name
         self.queue = RedisQueue(client, Timing())
+        self.cached_tokens = 0
         self._said: dict[str, list[int]] = {}
 
     def announce(self) -> None:
@@ -105,7 +106,7 @@ class ScriptedWorker:
 
     def succeed(self, job: Job, reason: str = "stop") -> FinishReply:
         said = tuple(self._said[job.id])
-        usage = Usage(len(job.request.prompt_ids), len(said))
+        usage = Usage(len(job.request.prompt_ids), len(said), self.cached_tokens)
         wanted = job.request.logprobs
         scores = () if wanted is None else tuple(score(i, wanted) for i in said)
         choice = Choice(0, said, reason, scores, prompt_scores(job))

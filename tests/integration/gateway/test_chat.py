@@ -58,13 +58,17 @@ def test_a_chat_in_one_body(openai: OpenAI, worker: ScriptedWorker) -> None:
 @pytest.mark.parametrize("include_usage", [True, False])
 def test_a_chat_as_a_stream(openai: OpenAI, worker: ScriptedWorker, include_usage: bool) -> None:
     options: Any = {"stream_options": {"include_usage": True}} if include_usage else {}
+    worker.cached_tokens = 5
     with meanwhile(lambda: worker.run(*PIECES)):
         parts = list(openai.chat.completions.create(model=MODEL, messages=QUESTION, stream=True, **options))
     said = [part for part in parts if part.choices]
     assert "".join(part.choices[0].delta.content or "" for part in said) == "".join(PIECES)
     assert said[0].choices[0].delta.role == "assistant"
     assert [part.choices[0].finish_reason for part in said] == [None] * (len(said) - 1) + ["stop"]
-    assert [part.usage.completion_tokens for part in parts if part.usage] == ([16] if include_usage else [])
+    usages = [part.usage for part in parts if part.usage]
+    assert [usage.completion_tokens for usage in usages] == ([16] if include_usage else [])
+    details = [usage.prompt_tokens_details for usage in usages]
+    assert [each.cached_tokens for each in details if each] == ([5] if include_usage else [])
 
 
 def test_a_completion(openai: OpenAI, worker: ScriptedWorker) -> None:

@@ -28,12 +28,15 @@ def answer_all(worker: ScriptedWorker, count: int) -> None:
     "prompt", [["one", "two", "three"], [list(ids_of("one")), list(ids_of("two")), list(ids_of("three"))]]
 )
 def test_several_prompts_are_choices_in_their_order(openai: OpenAI, worker: ScriptedWorker, prompt: Any) -> None:
+    worker.cached_tokens = 2
     with meanwhile(lambda: answer_all(worker, 3)):
         raw = openai.completions.with_raw_response.create(model=MODEL, prompt=prompt)
     whole = raw.parse()
     assert [(choice.index, choice.text) for choice in whole.choices] == [(0, "ONE"), (1, "TWO"), (2, "THREE")]
     assert whole.usage is not None
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens, whole.usage.total_tokens) == (11, 11, 22)
+    assert whole.usage.prompt_tokens_details is not None
+    assert whole.usage.prompt_tokens_details.cached_tokens == 3 * 2
     assert whole.id.removeprefix("cmpl-") == raw.headers["x-headrace-job"].removeprefix("job_")
 
 

@@ -70,6 +70,17 @@ def test_a_prompt_alone_is_explained_and_nothing_generated(bench: Bench) -> None
     assert (choice.token_ids, choice.finish_reason, len(choice.prompt_logprobs)) == ((), "length", len("only this"))
 
 
+def test_a_prompt_that_was_computed_before_is_cached(bench: Bench) -> None:
+    fleet, worker = bench
+    prompt = "the same beginning of 40 tokens, page by page"[:40]
+    found = []
+    for _ in range(2):
+        usage = fleet.ended(fleet.submit(worker, prompt, 5)).usage
+        assert usage is not None
+        found.append((usage.prompt_tokens, usage.cached_tokens))
+    assert found == [(40, 0), (40, 32)]  # whole pages of 16
+
+
 def test_a_killed_engine_changes_no_token(bench: Bench) -> None:
     fleet, worker = bench
     undisturbed = submit_mixed(fleet, worker, 8, 300)

@@ -126,10 +126,11 @@ class Desk:
         max_tokens: int = 500,
         logprobs: int | None = None,
         traceparent: str = "",
+        n: int = 1,
     ) -> Job:
         """Accept a job, claim it, and let the emitter begin it. `logprobs` are asked for of output and prompt."""
         request = FrozenRequest(
-            tuple(b"hi"), Sampling(seed=1), max_tokens, stop, logprobs=logprobs, prompt_logprobs=logprobs
+            tuple(b"hi"), Sampling(seed=1), max_tokens, stop, n, logprobs=logprobs, prompt_logprobs=logprobs
         )
         job = make_job(name, state=State.ACCEPTED, lease_id="", epoch=0, request=request, traceparent=traceparent)
         self.queue.accept(job)
@@ -144,7 +145,9 @@ class Desk:
         return job
 
     def journaled(self, job_id: str) -> tuple[Journaled, ...]:
-        return join(self.queue.events(job_id))
+        job = self.queue.get(job_id)
+        assert job is not None
+        return join(self.queue.events(job_id), job.request.n)
 
     def claims(self) -> bool:
         """Whether the gate is open."""
@@ -158,8 +161,11 @@ class Desk:
         entries = tuple(TokenLogprobs(-byte / 8) for byte in text.encode()) if job.request.logprobs is not None else ()
         prompt = (None, TokenLogprobs(-0.5)) if job.request.prompt_logprobs is not None and not offset else ()
         ids = tuple(text.encode())
-        output = Output(f"{job.id}:0:{job.epoch}", offset, ids, finish, error, entries, prompt)
-        self.emitter.handle(EngineStepped(1, Stepped((output,), StepStats())))
+        self.hear(Output(f"{job.id}:0:{job.epoch}", offset, ids, finish, error, entries, prompt))
+
+    def hear(self, *outputs: Output) -> None:
+        """One step of the engine, in its own words."""
+        self.emitter.handle(EngineStepped(1, Stepped(outputs, StepStats())))
         self.turn()
 
     def turn(self, seconds: float = 0.0) -> None:

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from headrace.contract.errors import ErrorInfo
-from headrace.contract.events import Delta
-from headrace.contract.generation import TokenLogprobs
+from headrace.contract.events import Completed, Delta
+from headrace.contract.generation import TokenLogprobs, Usage
 from headrace.contract.job import State
 from headrace.queue.base import Append, ReapRequest
 from tests.unit.workers.desk import LARGE, Desk
@@ -113,6 +113,30 @@ def test_a_resumed_job_goes_on_behind_its_journal(desk: Desk) -> None:
     again = desk.take_again()
     assert desk.commands[-1] == AddRequest("job_1:0:3", tuple(b"hi"), job.request.sampling, 0, 500, tuple(b"abc"))
     assert desk.events(again)[-1].type == "resumed"
+
+
+def test_cached_tokens_of_the_prompt_are_counted_once(desk: Desk) -> None:
+    """Every output says them again; and of two choices one may have found what the other had to compute."""
+    job = desk.take(n=2)
+    first, second = f"{job.id}:0:{job.epoch}", f"{job.id}:1:{job.epoch}"
+    desk.hear(Output(first, 0, tuple(b"a"), cached_tokens=1), Output(second, 0, tuple(b"b"), cached_tokens=2))
+    desk.hear(Output(first, 1, tuple(b"c"), "length", cached_tokens=1))
+    desk.hear(Output(second, 1, tuple(b"d"), "length", cached_tokens=2))
+    assert desk.record(job).usage == Usage(2, 4, 1)
+    assert desk.events(job)[-1] == Completed(desk.record(job).seq, Usage(2, 4, 1))
+
+
+@pytest.mark.parametrize(("journaled", "cached"), [("", 2), ("a", 0)])
+def test_what_an_earlier_attempt_computed_does_not_count_as_cached(desk: Desk, journaled: str, cached: int) -> None:
+    """The second attempt finds the whole prompt; once there are tokens, it may be their attempt that left it there."""
+    job = desk.take()
+    if journaled:
+        desk.hear(Output(f"{job.id}:0:{job.epoch}", 0, tuple(journaled.encode())))
+    desk.queue.release(job.lease)
+    desk.emitter.handle(Drop(job.lease, Why.LEASE_LOST))
+    again = desk.take_again()
+    desk.hear(Output(f"{job.id}:0:{again.epoch}", len(journaled), tuple(b"z"), "length", cached_tokens=2))
+    assert desk.record(again).usage == Usage(2, len(journaled) + 1, cached)
 
 
 def test_a_dead_engine_s_jobs_go_back_at_once_and_what_it_made_is_kept(desk: Desk) -> None:

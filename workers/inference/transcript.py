@@ -33,8 +33,8 @@ class TextStream(Protocol):
 class Transcript:
     """Owned by the emitter. `closed` means that the journal has everything, the finish reason included.
 
-    `cached_tokens` of the prompt did not have to be computed. Behind journaled ids none: an earlier attempt computed the
-    prompt for them, and what this one finds may be just that.
+    `cached_tokens` of the prompt did not have to be computed. Behind journaled ids none: an earlier attempt computed
+    the prompt for them, and what this one finds may be just that.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """From a config to a model that is ready to step: file, sizes, backend; knows the order, not the parts."""
 
+import logging
 from dataclasses import dataclass
 
 from engine.batch import PageLayout
@@ -14,6 +15,8 @@ from engine.memory import Memory
 from engine.models.causal_lm import CausalLM
 from engine.models.shape import ModelShape
 from engine.sizing import cache_size
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ def _build(
             return load_cpu_model(config, weights, description.shape, description.revision, pages, max_context)
         if config.backend == "cpu":
             raise EngineConfigError(f"the cpu backend cannot run here: {why}; use backend 'auto' or 'torch'")
+        _log.warning("torch computes instead of the cpu backend, several times slower: %s", why)
     from engine.torch_backend.loading import load_torch_model
 
     return load_torch_model(config, weights, description.shape, pages, max_context)

@@ -1,11 +1,13 @@
 """Continuous batching over a paged KV cache, exact under any schedule. Token ids in, token ids out."""
 
 from engine.config import EngineConfig
-from engine.engine import Budget, Engine, Health, StepOutput, StepStats
+from engine.engine import Budget, Engine
 from engine.errors import EngineConfigError, EngineError, EngineRequestError, EngineStepError, ModelFileError
+from engine.health import Health
 from engine.logprobs import TokenLogprobs
 from engine.outcome import Completion, RequestFailure, RequestOutput, Snapshot
 from engine.request import Resume, SamplingParams
+from engine.step_output import StepOutput, StepStats
 
 __all__ = [
     "Budget",

@@ -76,7 +76,7 @@ class CompiledSampler:
             try:
                 if state is None or state.request is not request:
                     state = RowState(request, self._vocab_size)
-                edits.append(state.edits())
+                edits.append(state.edits(request.output_length))
             except Exception as error:  # noqa: BLE001 - ends as this request's failure; its neighbours' rows are their own
                 sampled.failures[request.id] = gone_wrong(error)
             else:

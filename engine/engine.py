@@ -6,46 +6,20 @@ from dataclasses import dataclass, replace
 
 from engine.block_pool import BlockPool
 from engine.config import EngineConfig
-from engine.errors import EngineRequestError, EngineStepError
+from engine.errors import EngineRequestError
+from engine.health import Health, Pulse
 from engine.loaders import ModelDescription
 from engine.loading import LoadedModel, load_model
-from engine.outcome import Completion, RequestOutput, Snapshot
+from engine.outcome import Completion, RequestOutput, Snapshot, completion_of
+from engine.pipeline import Pipeline, StepUnderWay
 from engine.prefix_cache import PrefixCache
 from engine.request import Request, Resume, SamplingParams, due_at
 from engine.runner import runner_for
 from engine.sampler import available_cores, host_sampler
 from engine.scheduler import Scheduler
-from engine.step_plan import SchedulePlan, StepResult
+from engine.step_output import StepOutput, StepStats
 from engine.step_room import StepLimits
 from engine.step_sizer import StepSizer
-
-_STUCK_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class StepStats:
-    """One step. `decode_rows` computed the next token behind the prompt; all other rows count as prefill. `scheduled`
-    had a share of it. `cached_tokens` of prompts were found in the prefix cache by requests that first ran now.
-    `pages_used` are held by requests; `pages_cached` by the prefix cache alone, until somebody needs the room."""
-
-    seconds: float
-    prefill_tokens: int
-    decode_rows: int
-    sampled_tokens: int
-    preemptions: int
-    running: int
-    waiting: int
-    pages: int
-    pages_used: int
-    pages_cached: int
-    scheduled: tuple[str, ...]
-    cached_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutput:
-    outputs: tuple[RequestOutput, ...]
-    stats: StepStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +35,6 @@ class Budget:
     total_tokens: int
     free_tokens: int
     free_seqs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """`step_age_s` is the time since the last step ended, None before the first; `step_running_s` since the one began
-    that is under way, None between steps. `stuck` have waited 30 s or longer since they were last computed."""
-
-    step_age_s: float | None
-    step_running_s: float | None
-    running: int
-    waiting: int
-    stuck: tuple[str, ...]
 
 
 class Engine:
@@ -101,9 +63,8 @@ class Engine:
         )
         self._arrivals = 0
         self._draining = False
-        self._began_at: float | None = None
-        self._stepped_at: float | None = None
-        self._touched: dict[str, float] = {}
+        self._steps = Pipeline(self._runner, clock)
+        self._pulse = Pulse()
         self.stats: StepStats | None = None
         """Of the last step."""
 
@@ -124,7 +85,9 @@ class Engine:
 
     @property
     def has_unfinished(self) -> bool:
-        return self._scheduler.running + self._scheduler.waiting > 0
+        """Whether there is something to step for. When the last request has gone, a step with rows of it may still be
+        under way: one more call ends it."""
+        return self._scheduler.running + self._scheduler.waiting > 0 or not self._steps.is_idle
 
     def add_request(
         self,
@@ -150,25 +113,23 @@ class Engine:
         request = Request(request_id, params, ids, len(prompt_ids), due, self._arrivals, ends)
         self._arrivals += 1
         self._scheduler.add(request)
-        self._touched[request_id] = now
+        self._pulse.meet(request_id, now)
 
     def step(self) -> StepOutput:
-        """Compute one batch. Raises EngineStepError when the step as a whole failed: no request advanced, and the
-        engine is not to be used again."""
-        began = self._began_at = self._clock()
+        """Compute one batch; where steps run ahead, the one whose outputs come was begun by an earlier call. Raises
+        EngineStepError when a step as a whole failed: no request of it advanced, and the engine is used no more."""
+        self._pulse.begin_step(self._clock())
         try:
-            plan = self._scheduler.schedule(self._limits())
-            result = self._execute(plan)
-            outputs = self._scheduler.update(plan, result)
+            step = self._steps.next(lambda: self._scheduler.schedule(self._limits()))
+            outputs = self._scheduler.update(step.plan, step.result())
         finally:
-            self._began_at = None
-        self._note(plan, outputs, began)
-        assert self.stats is not None
+            self._pulse.leave_step()
+        self.stats = self._note(step, outputs)
         return StepOutput(outputs, self.stats)
 
     def abort(self, request_id: str) -> bool:
         """End a request and free its pages; False when there is none of that name (any more)."""
-        self._touched.pop(request_id, None)
+        self._pulse.forget(request_id)
         return self._scheduler.remove(request_id)
 
     def snapshot(self, request_id: str) -> Snapshot | None:
@@ -197,19 +158,12 @@ class Engine:
 
     def health(self) -> Health:
         """May be asked from another thread too, while a step is under way."""
-        now, stepped, began = self._clock(), self._stepped_at, self._began_at
-        return Health(
-            step_age_s=None if stepped is None else now - stepped,
-            step_running_s=None if began is None else now - began,
-            running=self._scheduler.running,
-            waiting=self._scheduler.waiting,
-            stuck=tuple(name for name, at in tuple(self._touched.items()) if now - at >= _STUCK_S),
-        )
+        return self._pulse.health(self._clock(), self._scheduler.running, self._scheduler.waiting)
 
     def check_integrity(self) -> None:
         """AssertionError when pages or requests are not all accounted for; an idle engine's pages are all to be had."""
         self._scheduler.check_integrity()
-        assert self._touched.keys() == {request.id for request in self._scheduler}
+        assert self._pulse.request_ids == {request.id for request in self._scheduler}
         assert self.has_unfinished or self._cache.available == self._num_pages
 
     def generate(
@@ -228,7 +182,7 @@ class Engine:
                 if output.error:
                     raise EngineRequestError(output.error.message, code=output.error.code)
                 shown[output.request_id].append(output)
-        return [_completion(outputs) for outputs in shown.values()]
+        return [completion_of(outputs) for outputs in shown.values()]
 
     def _check(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, resume: Resume | None) -> None:
         vocab = self._loaded.description.vocab_size
@@ -253,12 +207,6 @@ class Engine:
                 code="context_length_exceeded",
             )
 
-    def _execute(self, plan: SchedulePlan) -> StepResult:
-        try:
-            return self._runner.execute(plan)
-        except (RuntimeError, MemoryError) as error:
-            raise EngineStepError(f"the step failed: {error}") from error
-
     def _limits(self) -> StepLimits:
         """What the next step may take: as much as its time allows, and a page of rows beside a row for all that run."""
         config = self._config
@@ -268,42 +216,30 @@ class Engine:
         rows = max(limits.rows, self._scheduler.running + config.page_size)
         return replace(limits, rows=min(rows, config.max_batched_tokens))
 
-    def _note(self, plan: SchedulePlan, outputs: tuple[RequestOutput, ...], began: float) -> None:
-        now = self._clock()
-        scheduled = tuple(chunk.request.id for chunk in plan.chunks)
-        for request_id in scheduled:
-            self._touched[request_id] = now
+    def _note(self, step: StepUnderWay, outputs: tuple[RequestOutput, ...]) -> StepStats:
+        """What is remembered of a step that succeeded, and what is told."""
+        now, chunks = self._clock(), step.plan.chunks
+        seconds = now - max(step.began, self._pulse.ended_at or step.began)
+        scheduled = tuple(chunk.request.id for chunk in chunks)
+        self._pulse.end_step(scheduled, now)
         for output in outputs:
             if output.finish_reason or output.error:
-                self._touched.pop(output.request_id, None)
-        decode_rows = sum(chunk.decodes for chunk in plan.chunks)
-        rows = sum(chunk.length for chunk in plan.chunks)
+                self._pulse.forget(output.request_id)
+        decode_rows = sum(chunk.decodes for chunk in chunks)
+        rows = sum(chunk.length for chunk in chunks)
         if self._sizer and rows:
-            self._sizer.observe(rows, sum(chunk.work for chunk in plan.chunks), now - began)
-        self._stepped_at = now
-        self.stats = StepStats(
-            seconds=now - began,
+            self._sizer.observe(rows, sum(chunk.work for chunk in chunks), seconds)
+        return StepStats(
+            seconds=seconds,
             prefill_tokens=rows - decode_rows,
             decode_rows=decode_rows,
             sampled_tokens=sum(len(output.token_ids) for output in outputs),
-            preemptions=plan.preempted,
+            preemptions=step.plan.preempted,
             running=self._scheduler.running,
             waiting=self._scheduler.waiting,
             pages=self._num_pages,
             pages_used=self._num_pages - self._cache.available,
             pages_cached=self._cache.idle,
             scheduled=scheduled,
-            cached_tokens=plan.cached_tokens,
+            cached_tokens=step.plan.cached_tokens,
         )
-
-
-def _completion(outputs: Sequence[RequestOutput]) -> Completion:
-    """All outputs of one finished request, put together."""
-    last = outputs[-1]
-    assert last.finish_reason is not None
-    return Completion(
-        tuple(token_id for output in outputs for token_id in output.token_ids),
-        last.finish_reason,
-        tuple(entry for output in outputs for entry in output.logprobs),
-        outputs[0].prompt_logprobs,
-    )

@@ -1,5 +1,6 @@
 """What the engine says of a request: its tokens, how it ended, what is needed to go on; values of the border."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.logprobs import TokenLogprobs
@@ -50,3 +51,15 @@ class Completion:
     finish_reason: str
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
+
+
+def completion_of(outputs: Sequence[RequestOutput]) -> Completion:
+    """All outputs of one finished request, put together."""
+    last = outputs[-1]
+    assert last.finish_reason is not None
+    return Completion(
+        tuple(token_id for output in outputs for token_id in output.token_ids),
+        last.finish_reason,
+        tuple(entry for output in outputs for entry in output.logprobs),
+        outputs[0].prompt_logprobs,
+    )

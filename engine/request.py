@@ -13,6 +13,8 @@ _MAX_SEED: Final = 1 << 64
 _MOST_BAD_WORDS: Final = 1024
 _LONGEST_BAD_WORD: Final = 256
 _PATIENCE_S: Final = 60.0
+# Stands for a token that is still awaited; whoever computes its row has the token itself.
+_AWAITED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +110,15 @@ def due_at(arrived: float, priority: int, deadline: float | None) -> float:
 class Request:
     """A request on its way. Owned by the scheduler.
 
-    ids       | prompt ................ | output ......... |
-    computed  | keys and values in pages ....... |  the rest is to be computed
+    ids       | prompt ................ | output ......... | awaited ...
+    planned   | computed, or to be by a step that is under way .. |  the rest is yet to be planned
+    computed  | keys and values in pages, and known to be sound . |
     settled   | full pages, given to the cache .. |
 
-    `explained` are log probabilities of prompt tokens 1, 2 ...; a preemption does not forget them. `chain` names full
-    pages of `ids` for the prefix cache, as many as have been needed so far; `settled` counts pages. `cached_tokens` of
-    the prompt were found there when the request ran first, None before.
+    `awaited`: how many tokens behind `ids` the steps under way will bring. `explained` are log probabilities of prompt
+    tokens 1, 2 ...; a preemption does not forget them. `chain` names full pages of `ids` for the prefix cache, as many
+    as have been needed so far; `settled` counts pages. `cached_tokens` of the prompt were found there when the request
+    ran first, None before.
     """
 
     id: str
@@ -125,11 +129,26 @@ class Request:
     arrival: int
     end_ids: frozenset[int]
     pages: list[int] = field(default_factory=list)
+    planned: int = 0
     computed: int = 0
     settled: int = 0
+    awaited: int = 0
     chain: list[bytes] = field(default_factory=list)
     cached_tokens: int | None = None
     explained: list[TokenLogprobs] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """Of prompt and output, with the tokens that are awaited."""
+        return len(self.ids) + self.awaited
+
+    @property
+    def to_do(self) -> int:
+        """How many rows can be planned now. The one of an awaited token among them, unless that token is the last, or
+        what may follow it depends on its value: a grammar's state, the last token but one of a bad word."""
+        if self.awaited and (self.length - self.prompt_length >= self.params.max_tokens or self._follows_values()):
+            return 0
+        return self.length - self.planned
 
     @property
     def output_length(self) -> int:
@@ -151,7 +170,7 @@ class Request:
 
     def token_ids(self, start: int, end: int) -> Sequence[int]:
         """Ids of positions `start` to `end`, prompt and output alike."""
-        return self.ids[start:end]
+        return [*self.ids[start:end], *[_AWAITED] * (end - max(start, len(self.ids)))]
 
     def output(self) -> tuple[int, ...]:
         return tuple(self.ids[self.prompt_length :])
@@ -182,3 +201,6 @@ class Request:
         if length and length >= self.params.min_tokens and self.ids[-1] in self.end_ids:
             return "stop"
         return "length" if length >= self.params.max_tokens else None
+
+    def _follows_values(self) -> bool:
+        return self.params.grammar is not None or any(len(word) > 1 for word in self.params.bad_words)

@@ -1,6 +1,7 @@
 """Carries a plan out: batch, forward pass, one sample a row. Takes no decision; a bad row fails its own request."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from typing import Final, Protocol, runtime_checkable
 
@@ -22,11 +23,40 @@ _BROKEN: Final = RequestFailure(
 )
 
 
+class LaunchedStep(Protocol):
+    """A step that is under way, or done."""
+
+    def result(self) -> StepResult:
+        """Waits for it: a token or a failure for every chunk that samples, and a failure for any other whose rows went
+        wrong. To be asked once."""
+        ...
+
+
 @runtime_checkable
 class StepRunner(Protocol):
-    """Whoever carries plans out."""
+    """Whoever carries plans out, one wholly after the other and in the order of their launches: what a step writes is
+    there for the next. So a page that was freed may be given away while a step that writes to it is under way.
 
-    def execute(self, plan: SchedulePlan) -> StepResult: ...
+    `runs_ahead`: a step may be launched while the one before it is under way, with rows of tokens that only that one
+    knows. Then a result is taken before the launch after next.
+    """
+
+    @property
+    def runs_ahead(self) -> bool: ...
+
+    def launch(self, plan: SchedulePlan) -> LaunchedStep:
+        """Plans have at least one chunk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DoneStep:
+    """One that was computed when it was launched."""
+
+    outcome: StepResult
+
+    def result(self) -> StepResult:
+        return self.outcome
 
 
 def runner_for(model: CausalLM, page_size: int, sampler: Callable[[], Sampler]) -> StepRunner:
@@ -35,24 +65,24 @@ def runner_for(model: CausalLM, page_size: int, sampler: Callable[[], Sampler]) 
 
 
 class Runner:
-    """One model, and who samples from its logits."""
+    """One model, and who samples from its logits on the host: the next step needs to know what it chose."""
+
+    runs_ahead = False
 
     def __init__(self, model: CausalLM, page_size: int, sampler: Sampler) -> None:
         self._model = model
         self._page_size = page_size
         self._sampler = sampler
 
-    def execute(self, plan: SchedulePlan) -> StepResult:
-        """A token or a failure for every chunk that samples, and a failure for any other whose rows went wrong."""
-        if not plan.chunks:
-            return StepResult({}, {})
+    def launch(self, plan: SchedulePlan) -> DoneStep:
+        """Computes it here and now."""
         batch = build_batch(plan.chunks, self._page_size)
         hidden = self._model.forward(batch)  # [rows, hidden]
         failures = _broken(batch.chunks, hidden)
         sampled = self._sample(batch, hidden, failures)
         failures |= sampled.failures
         explained = self.explain_prompts(batch, hidden, failures)
-        return StepResult(sampled.tokens, failures, sampled.logprobs, explained)
+        return DoneStep(StepResult(sampled.tokens, failures, sampled.logprobs, explained))
 
     def _sample(self, batch: Batch, hidden: Rows, failures: dict[str, RequestFailure]) -> Sampled:
         """One token for each chunk that samples and has not failed."""

@@ -84,10 +84,11 @@ class RowState:
         self._ends = [token_id for token_id in request.end_ids if token_id < vocab_size]
         self._edits = bool(params.logit_bias or counts or params.bad_words)
 
-    def edits(self) -> Edits:
-        """For the next token of the request."""
+    def edits(self, offset: int) -> Edits:
+        """For the token of that number in the request's output. Tokens between its ids and that one are still awaited:
+        none may be for a request with bad words of several tokens."""
         request = self.request
-        early = request.output_length < request.params.min_tokens
+        early = offset < request.params.min_tokens
         if not (self._edits or early):
             return NO_EDITS
         ids, amounts = self._biased[:], self._biases[:]

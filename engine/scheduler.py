@@ -5,7 +5,7 @@ least, then waiting ones in the order in which they are due. A decode row and a 
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from engine.logprobs import TokenLogprobs
@@ -43,7 +43,7 @@ class Scheduler:
     def spare_pages(self) -> int:
         """Pages that no request holds, less those that running ones will need for tokens they know already. Pages that
         only the prefix cache holds are spare; waiting requests have been promised none."""
-        promised = sum(self._missing(request, len(request.ids)) for request in self._running)
+        promised = sum(self._missing(request, request.length) for request in self._running)
         return max(0, self._cache.available - promised)
 
     def __contains__(self, request_id: str) -> bool:
@@ -78,13 +78,14 @@ class Scheduler:
         room = StepRoom(limits, self._page_size)
         chunks, preempted = self._go_on(room)
         cached = 0
-        while not preempted and (admitted := self._admit(room, chunks)):
-            chunks.append(self._take(admitted, room, room.rows(admitted.computed, self._to_do(admitted))))
+        while not preempted and (admitted := self._admit(room)):
+            chunks.append(self._take(admitted, room, room.rows(admitted.planned, admitted.to_do)))
             cached += self._note_cached(admitted)
         return SchedulePlan(tuple(chunks), preempted, ended, cached)
 
     def update(self, plan: SchedulePlan, result: StepResult) -> tuple[RequestOutput, ...]:
-        """Advance every request of the plan. One that was removed meanwhile is left alone."""
+        """Advance every request of the plan; plans come in the order in which they were made. A request that ended
+        while the step was under way, by the step before it or by `remove`, is left alone: what it brings is dropped."""
         outputs = [
             RequestOutput(request.id, request.output_length, (), finish_reason=request.finish_reason())
             for request in plan.ended
@@ -93,12 +94,14 @@ class Scheduler:
             request = chunk.request
             if self._requests.get(request.id) is not request:
                 continue
+            request.awaited -= chunk.samples
             if failure := result.failures.get(request.id):
                 outputs.append(self._fail(request, failure))
                 continue
-            request.computed = chunk.end
             request.explained += result.explained.get(request.id, ())
-            self._settle(request)
+            if request.planned >= chunk.end:  # else it gave way meanwhile: its rows are gone, its token is good
+                request.computed = chunk.end
+                self._settle(request)
             if chunk.samples:
                 token_ids = (result.tokens[request.id],)
                 outputs.append(self._advance(request, token_ids, result.logprobs.get(request.id, ())))
@@ -113,10 +116,11 @@ class Scheduler:
         assert {id(r) for r in (*self._running, *self._waiting)} == {id(r) for r in self._requests.values()}
         for request in self._waiting:
             assert not request.pages, "a waiting request holds pages"
-            assert request.computed == request.settled == 0
+            assert request.planned == request.computed == request.settled == 0
         for request in self._running:
             assert request.settled == request.computed // self._page_size
-            assert self.pages_for(request.computed) <= len(request.pages) <= self.pages_for(len(request.ids))
+            assert request.computed <= request.planned <= request.length
+            assert self.pages_for(request.planned) <= len(request.pages) <= self.pages_for(request.length)
         assert self._waiting == sorted(self._waiting, key=lambda request: request.order)
 
     def _go_on(self, room: StepRoom) -> tuple[list[ScheduledChunk], int]:
@@ -127,14 +131,14 @@ class Scheduler:
         while position < len(self._running):
             request = self._running[position]
             position += 1
-            rows = room.rows(request.computed, self._to_do(request), kept=len(self._running) - position)
+            rows = room.rows(request.planned, request.to_do, kept=len(self._running) - position)
             if rows:
-                preempted += self._make_room(request, request.computed + rows)
+                preempted += self._make_room(request, request.planned + rows)
                 if position <= len(self._running):  # it did not have to give way itself
                     chunks.append(self._take(request, room, rows))
         return chunks, preempted
 
-    def _admit(self, room: StepRoom, chunks: Sequence[ScheduledChunk]) -> Request | None:
+    def _admit(self, room: StepRoom) -> Request | None:
         """The next in turn, made to run with what the cache has of it, if all that it knows has room; alone it always
         has (Engine.add_request saw to it).
 
@@ -147,14 +151,12 @@ class Scheduler:
         start = len(found) * self._page_size
         needed = self.pages_for(len(request.ids)) - len(found) + self._cache.idle_among(found)
         has_room = needed + self._watermark <= self.spare_pages if self._running else True
-        if (
-            not has_room
-            or not room.rows(start, len(request.ids) - start)
-            or self._is_coming(request, len(found), chunks)
-        ):
+        if not has_room or not room.rows(start, len(request.ids) - start) or self._is_coming(request, len(found)):
             return None
+        assert not request.awaited, "a request runs again before it was heard of"
         self._cache.hold(found)
-        request.pages, request.computed, request.settled = found, start, len(found)
+        request.pages, request.settled = found, len(found)
+        request.planned = request.computed = start
         self._running.append(self._waiting.pop(0))
         return request
 
@@ -165,14 +167,14 @@ class Scheduler:
         extend_chain(request.chain, request.ids, self._page_size)
         return self._cache.find(request.chain[: request.reusable // self._page_size])
 
-    def _is_coming(self, request: Request, found: int, chunks: Sequence[ScheduledChunk]) -> bool:
-        """Whether this step computes, for another request, the first page that was not found: it is worth a wait."""
+    def _is_coming(self, request: Request, found: int) -> bool:
+        """Whether a step computes, for another request, the first page that was not found: it is worth a wait."""
         if not self._cache.enabled or found >= request.reusable // self._page_size:
             return False
         return any(
-            chunk.start // self._page_size <= found < chunk.end // self._page_size
-            and chunk.request.chain[found : found + 1] == request.chain[found : found + 1]
-            for chunk in chunks
+            other.computed // self._page_size <= found < other.planned // self._page_size
+            and other.chain[found : found + 1] == request.chain[found : found + 1]
+            for other in self._running
         )
 
     def _note_cached(self, request: Request) -> int:
@@ -194,7 +196,7 @@ class Scheduler:
 
     def _fail(self, request: Request, failure: RequestFailure) -> RequestOutput:
         """End a request that went wrong. Its pages may be why, so nobody else is to find them."""
-        self._cache.forget(request.pages)
+        self._cache.forget(request.pages or self._cache.find(request.chain))  # none where it gave way meanwhile
         self.remove(request.id)
         return RequestOutput(
             request.id, request.output_length, (), error=failure, cached_tokens=request.cached_tokens or 0
@@ -212,9 +214,6 @@ class Scheduler:
             request.id, offset, token_ids, logprobs, reason, None, prompt_logprobs, request.cached_tokens or 0
         )
 
-    def _to_do(self, request: Request) -> int:
-        return len(request.ids) - request.computed
-
     def _make_room(self, request: Request, end: int) -> int:
         """Preempt the youngest, in the end this request itself, until positions up to `end` have pages. How many."""
         preempted = 0
@@ -228,10 +227,12 @@ class Scheduler:
         return preempted
 
     def _take(self, request: Request, room: StepRoom, rows: int) -> ScheduledChunk:
-        start, end = request.computed, request.computed + rows
+        start, end = request.planned, request.planned + rows
         room.take(start, end)
         request.pages += self._cache.allocate(self._missing(request, end))
-        samples = end == len(request.ids) and request.params.max_tokens > 0
+        samples = end == request.length and request.params.max_tokens > 0
+        request.planned = end
+        request.awaited += samples
         return ScheduledChunk(request, start, end, samples)
 
     def _missing(self, request: Request, end: int) -> int:
@@ -241,7 +242,8 @@ class Scheduler:
         bisect.insort(self._waiting, request, key=lambda waiting: waiting.order)
 
     def _free(self, request: Request) -> None:
-        """Forget what was computed; prompt and output stay, so it can be computed anew."""
+        """Forget what was computed; prompt and output stay, so it can be computed anew. Steps under way may still write
+        to the pages: whoever gets them does so behind those, and before reading."""
         self._cache.release(request.pages)
         request.pages = []
-        request.computed = request.settled = 0
+        request.planned = request.computed = request.settled = 0

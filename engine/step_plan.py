@@ -26,6 +26,11 @@ class ScheduledChunk:
         return self.end - self.start
 
     @property
+    def offset(self) -> int:
+        """The number of the token that it gives, in the output of its request."""
+        return self.end - self.request.prompt_length
+
+    @property
     def work(self) -> int:
         """Rows times the last position that they see: what attention costs."""
         return self.length * self.end
@@ -44,6 +49,11 @@ class SchedulePlan:
     preempted: int
     ended: tuple[Request, ...]
     cached_tokens: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing comes of it, and nothing was done for it."""
+        return not (self.chunks or self.preempted or self.ended)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,12 @@ class RowEdits:
 NOTHING = RowEdits()
 
 
-def edits_of(seat: Seat) -> RowEdits | RequestFailure:
-    """For the next token of the seat's request."""
+def edits_of(seat: Seat, chunk: ScheduledChunk) -> RowEdits | RequestFailure:
+    """For the token that the chunk gives the seat's request."""
     if not isinstance(seat.state, RowState):
         return seat.state
     try:
-        edits = seat.state.edits()
+        edits = seat.state.edits(chunk.offset)
     except Exception as error:  # noqa: BLE001 - ends as this request's failure; its neighbours' rows are their own
         return gone_wrong(error)
     return NOTHING if edits is NO_EDITS else _without_counts(edits)
@@ -95,10 +95,12 @@ def fill_samples(
         arrays[name][:samples] = parameters[name]
     arrays["mask_slot"][:samples] = _NONE
     arrays["offset"][:samples] = 0
-    arrays["offset"][:count] = [chunk.end - chunk.request.prompt_length for chunk in chunks]
+    arrays["offset"][:count] = [chunk.offset for chunk in chunks]
     for row, seat, chunk in zip(batch.sampled_rows, placed, chunks, strict=True):
         if seat.position == chunk.end - 1:
             arrays["fed_from"][row] = seat.index
+        else:
+            assert chunk.end <= len(chunk.request.ids), "nobody knows the row's token"
     _fill_offsets(arrays["bias_offsets"][: samples + 1], [len(each.bias_ids) for each in edits])
     _fill_offsets(arrays["barred_offsets"][: samples + 1], [len(each.barred_ids) for each in edits])
     if listed(edits) <= LISTED:

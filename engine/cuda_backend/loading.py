@@ -63,9 +63,11 @@ def build_runner(
     *,
     kernels: str = KERNELS,
     launcher: Launcher | None = None,
+    runs_ahead: bool = True,
 ) -> CudaRunner:
     """Of weights that are on the device already, in the form that `numerics` multiplies. `kernels`: whose table;
-    `launcher` None: graphs where the device has them."""
+    `launcher` None: graphs where the device has them; `runs_ahead`: whether steps may be launched before the last
+    one's tokens are known."""
     rows = max(config.max_batched_tokens, config.max_num_seqs)
     table = operations(kernels)
     with torch.inference_mode():
@@ -73,7 +75,8 @@ def build_runner(
         decoder = Decoder(weights, shape, policy, table, pages, max_context, rows, device)
     room = Room(rows, config.max_num_seqs, -(-max_context // pages.size))
     launcher = launcher or launcher_for(device)
-    return CudaRunner(decoder, table, launcher, identity(numerics, device), pages.size, room, device)
+    named = identity(numerics, device)
+    return CudaRunner(decoder, table, launcher, named, pages.size, room, device, runs_ahead=runs_ahead)
 
 
 def device_memory(config: EngineConfig) -> Memory | None:

@@ -28,7 +28,7 @@ from engine.cuda_backend.step_memory import LISTED, Bucket, Room, StepMemory
 from engine.outcome import RequestFailure
 from engine.runner import Runner
 from engine.sampler import PlainSampler
-from engine.step_plan import SchedulePlan, StepResult
+from engine.step_plan import SchedulePlan
 from kernels.ops import SamplingTable
 
 # Pages of the shortest tables: 1,024 tokens of 16 a page. Longer ones come in powers of two.
@@ -41,7 +41,8 @@ _NOBODY: Final = Batch((), _NOTHING, _NOTHING, _NOTHING, _NOTHING, np.zeros((0, 
 
 
 class CudaRunner:
-    """A CausalLM that also chooses tokens. `identity` is what may change their bits, besides the weights."""
+    """A CausalLM that also chooses tokens. `identity` is what may change their bits, besides the weights. It needs no
+    token to come from the host, so steps may run ahead; with `runs_ahead` false each is heard of before the next."""
 
     def __init__(
         self,
@@ -52,9 +53,11 @@ class CudaRunner:
         page_size: int,
         room: Room,
         device: torch.device,
+        *,
+        runs_ahead: bool = True,
     ) -> None:
         shape = decoder.shape
-        self.vocab_size, self.identity = shape.vocab_size, identity
+        self.vocab_size, self.identity, self.runs_ahead = shape.vocab_size, identity, runs_ahead
         self._decoder, self._operations, self._launcher = decoder, operations, launcher
         self._page_size, self._room, self._device = page_size, room, device
         with torch.inference_mode():
@@ -64,18 +67,15 @@ class CudaRunner:
         self._mixed = (*self._buckets[:-1:2], self._buckets[-1])
         self._host = Runner(self, page_size, PlainSampler())
 
-    def execute(self, plan: SchedulePlan) -> StepResult:
-        """A token or a failure for every chunk that samples, and a failure for any other whose rows went wrong."""
-        return self.launch(plan).result() if plan.chunks else StepResult({}, {})
-
     @torch.inference_mode()
     def launch(self, plan: SchedulePlan) -> PendingStep:
-        """Puts the step on the device's stream. Take its result before the launch after next."""
+        """Puts the step on the device's stream. Take its result before the launch after next: by then the host's side
+        of this one is written anew."""
         batch = build_batch(plan.chunks, self._page_size)
         chunks = [chunk for chunk in batch.chunks if chunk.samples]
         bucket = self._bucket(batch, len(chunks))
         placed = self._seats.place([chunk.request for chunk in chunks])
-        found = [edits_of(seat) for seat in placed]
+        found = [edits_of(seat, chunk) for seat, chunk in zip(placed, chunks, strict=True)]
         failures = {
             chunk.request.id: edits
             for chunk, edits in zip(chunks, found, strict=True)

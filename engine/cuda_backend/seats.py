@@ -81,6 +81,7 @@ class Seats:
         if self._parameters["history_slot"][seat.index] == _NOBODY or seat.counted == known:
             return
         ids, prompt = seat.request.ids, seat.request.prompt_length
+        assert known <= len(ids), "a history cannot be made of tokens that are awaited"
         row = 2 * np.bincount(np.array(ids[prompt:known], np.int64), minlength=self._vocab_size)
         row[ids[:prompt]] |= 1
         self.history[seat.index].copy_(torch.from_numpy(row.astype(np.int32)))

@@ -262,10 +262,10 @@ def test_health_tells_of_a_step_under_way(tiny: Path, monkeypatch: pytest.Monkey
 def test_a_step_that_fails_is_under_way_no_more(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = build(tiny)
 
-    def execute(plan: SchedulePlan) -> None:
+    def launch(plan: SchedulePlan) -> None:
         raise RuntimeError("no kernel")
 
-    monkeypatch.setattr(engine._runner, "execute", execute)
+    monkeypatch.setattr(engine._runner, "launch", launch)
     engine.add_request("a", PROMPT, PARAMS)
     with pytest.raises(EngineStepError):
         engine.step()

@@ -179,7 +179,7 @@ def test_two_steps_may_be_under_way(tiny: Path) -> None:
     device = runner(tiny, knobs)
     asked = request_of(PROMPTS[0])
     first = device.launch(SchedulePlan((ScheduledChunk(asked, 0, 10, True),), 0, ()))
-    asked.ids.append(0)  # not yet known
+    asked.awaited = 1
     second = device.launch(SchedulePlan((ScheduledChunk(asked, 10, 11, True),), 0, ()))
     tokens = first.result().tokens["a"], second.result().tokens["a"]
     assert tokens == outcome(engine(tiny), PROMPTS[:1], GREEDY)[0].token_ids[:2]

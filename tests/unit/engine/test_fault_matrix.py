@@ -17,11 +17,13 @@ from engine.models.causal_lm import CausalLM
 from engine.request import Request
 from engine.runner import Runner
 from engine.sampler import NO_MASKS, Masks, Rows, Sampled, Sampler
+from engine.torch_backend.decoder import Decoder
 from engine.torch_backend.layers.attention import ExactAttention
+from tests.unit.engine.cpu_backend.drawn_models import why_not as not_here
 
-PAGE = 8
+PAGES = {"torch": 8, "cpu": 16}  # tokens of one
 BAD = "bad"
-SHARED = tuple(range(40, 72))  # four pages, which the bad request has in common with a neighbour
+SHARED = tuple(range(40, 72))  # whole pages, which the bad request has in common with a neighbour
 GREEDY = SamplingParams(max_tokens=10, temperature=0.0, ignore_eos=True)
 SAMPLED = SamplingParams(max_tokens=14, seed=5, frequency_penalty=0.5, repetition_penalty=1.2, ignore_eos=True)
 NEIGHBOURS: dict[str, tuple[tuple[int, ...], SamplingParams]] = {
@@ -265,24 +267,41 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def engine_of(tiny: Path, num_pages: int, **knobs: object) -> Engine:
+def engine_of(tiny: Path, backend: str, tokens: int, **knobs: object) -> Engine:
+    """Over a cache of at least so many tokens."""
+    size = PAGES[backend]
     config = EngineConfig(
-        tiny, device="cpu", page_size=PAGE, num_pages=num_pages, max_batched_tokens=24, step_seconds=None
+        tiny,
+        device="cpu",
+        backend=backend,
+        page_size=size,
+        num_pages=-(-tokens // size),
+        max_batched_tokens=24,
+        step_seconds=None,
+        threads=1,
     )
     return Engine(replace(config, **knobs))  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module", params=PAGES)
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "cpu" and not_here():
+        pytest.skip("the fused backend does not run here")
+    return name
+
+
 @pytest.fixture(scope="module")
-def alone(tiny: Path) -> dict[str, Completion]:
+def alone(tiny: Path, backend: str) -> dict[str, Completion]:
     """What each neighbour gets by itself, without a cache."""
-    engine = engine_of(tiny, 64, prefix_cache=False)
+    engine = engine_of(tiny, backend, 512, prefix_cache=False)
     return {name: engine.generate([prompt], params)[0] for name, (prompt, params) in NEIGHBOURS.items()}
 
 
 @pytest.fixture(scope="module", params=["roomy", "tight", "no cache"])
-def engine(tiny: Path, request: pytest.FixtureRequest) -> Engine:
+def engine(tiny: Path, backend: str, request: pytest.FixtureRequest) -> Engine:
     """Shared by all faults, which is a part of the test: each is left to the next as the last one left it."""
-    return engine_of(tiny, 64 if request.param == "roomy" else 27, prefix_cache=request.param != "no cache")
+    return engine_of(tiny, backend, 512 if request.param == "roomy" else 216, prefix_cache=request.param != "no cache")
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
@@ -309,17 +328,28 @@ def test_it_ends_with_its_code_and_nobody_else_notices(
     assert engine.budget().free_tokens == engine.budget().total_tokens
 
 
-def test_a_page_that_went_bad_fails_those_who_read_it_and_is_not_kept(tiny: Path, alone: dict[str, Completion]) -> None:
+def test_a_page_that_went_bad_fails_those_who_read_it_and_is_not_kept(
+    tiny: Path, backend: str, alone: dict[str, Completion]
+) -> None:
     """As if memory had flipped a bit: the next request with that beginning computes it anew, and is well."""
-    engine = engine_of(tiny, 64, backend="torch")
+    engine = engine_of(tiny, backend, 512)
     prompt, params = NEIGHBOURS["alike"]
     assert engine.generate([prompt], params)[0] == alone["alike"]
-    attention = engine._loaded.model._layers[0].attention  # type: ignore[attr-defined]
-    assert isinstance(attention, ExactAttention)
     kept = list(engine._cache._idle)
-    with torch.inference_mode():
-        attention._scales[kept[-1]] = float("nan")  # the first page: it is let go last
+    spoil(engine, kept[-1])  # the first page: it is let go last
     with pytest.raises(EngineRequestError, match="finite"):
         engine.generate([prompt], params)
     assert not engine._cache._idle
     assert engine.generate([prompt], params)[0] == alone["alike"]
+
+
+def spoil(engine: Engine, page: int) -> None:
+    """The keys' scales of a page in the first layer are no numbers any more."""
+    model = engine._loaded.model
+    if isinstance(model, Decoder):
+        attention = model._layers[0].attention
+        assert isinstance(attention, ExactAttention)
+        with torch.inference_mode():
+            attention._scales[page] = float("nan")
+    else:
+        model._arrays["key_scales"][0, page] = np.nan  # type: ignore[attr-defined]

@@ -7,11 +7,9 @@ less. Any cut of a prompt gives the same tokens, so nothing but time depends on 
 
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.step_room import StepLimits
 
+_PARTS: Final = range(3)  # of the sum above
 _AIM: Final = 0.85  # of the target, so that noise seldom reaches it
 _FORGET: Final = 0.9  # what an observation still counts for after the next
 _PRIOR_WEIGHT: Final = 1e-2  # of the guess below against one observation
@@ -28,16 +26,16 @@ class StepSizer:
         self._max_rows = max_rows
         self._floor = min(page_size, max_rows)
         self._seen_rows = self._floor
-        self._scale = np.array(_GUESS)  # the guess is (1, 1, 1) in these units, and the fit well conditioned
-        self._products = np.zeros((3, 3))
-        self._targets = np.zeros(3)
-        self._fit = np.ones(3)
+        # In units of the guess, so that the guess is (1, 1, 1) and the fit well conditioned.
+        self._fit = [1.0, 1.0, 1.0]
+        self._products = [[0.0] * 3 for _ in range(3)]
+        self._targets = [0.0] * 3
 
     @property
     def seconds(self) -> tuple[float, float, float]:
         """What is believed now: of a step, of a row, of a row times a key."""
-        base, per_row, per_key = (self._fit * self._scale).tolist()
-        return base, per_row, per_key
+        (base, per_row, per_key), (base_s, per_row_s, per_key_s) = self._fit, _GUESS
+        return base * base_s, per_row * per_row_s, per_key * per_key_s
 
     def limits(self) -> StepLimits:
         """Of the next step."""
@@ -58,22 +56,46 @@ class StepSizer:
         believed = min(seconds, _SURPRISE * expected)
         # Relative errors, but not of steps too short to matter.
         weight = 1.0 / max(expected, self._target_s / 20) ** 2
-        features = np.array((1.0, rows, keys)) * self._scale
-        self._products = _FORGET * self._products + weight * np.outer(features, features)
-        self._targets = _FORGET * self._targets + weight * believed * features
+        features = [feature * scale for feature, scale in zip((1, rows, keys), _GUESS, strict=True)]
+        for place, (one, products) in enumerate(zip(features, self._products, strict=True)):
+            self._products[place] = [
+                _FORGET * product + weight * one * other for product, other in zip(products, features, strict=True)
+            ]
+            self._targets[place] = _FORGET * self._targets[place] + weight * believed * one
         self._fit = self._solve()
         self._seen_rows = max(self._seen_rows, rows)
 
-    def _solve(self) -> NDArray[np.float64]:
+    def _solve(self) -> list[float]:
         """The fit of least squares near the last one, without a negative cost: what would be negative is nothing."""
-        ridge = _PRIOR_WEIGHT * max(float(np.trace(self._products)) / 3, 1e-12)
-        left, right = self._products + ridge * np.eye(3), self._targets + ridge * np.clip(self._fit, 1e-3, None)
-        active = np.ones(3, dtype=bool)
-        fit = np.zeros(3)
-        while active.any():
-            fit[:] = 0.0
-            fit[active] = np.linalg.solve(left[np.ix_(active, active)], right[active])
-            if (fit >= 0).all():
-                break
-            active &= fit > 0
-        return fit
+        ridge = _PRIOR_WEIGHT * max(sum(self._products[place][place] for place in _PARTS) / 3, 1e-12)
+        left = [[*products] for products in self._products]
+        for place in _PARTS:
+            left[place][place] += ridge
+        right = [self._targets[place] + ridge * max(self._fit[place], 1e-3) for place in _PARTS]
+        active = [*_PARTS]
+        while active:
+            solution = _solution([[left[i][j] for j in active] for i in active], [right[i] for i in active])
+            found = dict(zip(active, solution, strict=True))
+            if min(solution) >= 0:
+                return [found.get(place, 0.0) for place in _PARTS]
+            active = [place for place in active if found[place] > 0]
+        return [0.0] * 3
+
+
+def _solution(left: list[list[float]], right: list[float]) -> list[float]:
+    """x with left x = right, of a symmetric and positive definite matrix, which elimination needs no pivots for.
+
+    Not numpy's: with the caches full of a step's weights, so few numbers take it a quarter of a millisecond.
+    """
+    size = len(right)
+    rows = [[*own, value] for own, value in zip(left, right, strict=True)]
+    for place, pivot in enumerate(rows):
+        for row in rows[place + 1 :]:
+            factor = row[place] / pivot[place]
+            for column in range(place + 1, size + 1):
+                row[column] -= factor * pivot[column]
+    x = [0.0] * size
+    for place in reversed(range(size)):
+        known = sum(rows[place][later] * x[later] for later in range(place + 1, size))
+        x[place] = (rows[place][size] - known) / rows[place][place]
+    return x

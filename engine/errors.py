@@ -7,6 +7,10 @@ EngineError
 `-- EngineStepError      a whole step failed; the process should be replaced
 """
 
+from typing import Final
+
+_LONGEST_PART: Final = 600
+
 
 class EngineError(Exception):
     """Base of all errors of this package. `code` is stable, `retryable` says whether the same call may work later."""
@@ -24,7 +28,7 @@ class EngineError(Exception):
 
 
 class ModelFileError(EngineError):
-    """A model file that cannot be used.
+    """A model file that cannot be used. What a damaged file calls things may be long; the message is not.
 
     Codes: `model_file_missing`, `model_file_corrupt`, `model_unsupported`.
     """
@@ -32,9 +36,8 @@ class ModelFileError(EngineError):
     code = "model_file_corrupt"
 
     def __init__(self, what: str, why: str, next_step: str, *, code: str = "model_file_corrupt") -> None:
-        super().__init__(f"{what}: {why} ({next_step})", code=code)
-        self.what = what
-        self.why = why
+        self.what, self.why = _shortened(what), _shortened(why)
+        super().__init__(f"{self.what}: {self.why} ({next_step})", code=code)
         self.next_step = next_step
 
 
@@ -55,3 +58,7 @@ class EngineStepError(EngineError):
 
     code = "engine_error"
     retryable = True
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_PART else f"{text[: _LONGEST_PART - 1]}…"

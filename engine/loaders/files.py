@@ -5,11 +5,18 @@ Everything here is bounded: JSON is refused above a size, and mapping reads noth
 
 import hashlib
 import json
+import math
 import mmap
+import re
 import stat
 from pathlib import Path
+from typing import Final
 
 from engine.errors import ModelFileError
+
+# Separators of a JSON text, and so its values: Gemma 3's tokenizer has two million. A value takes up to 200 bytes.
+_MAX_VALUES: Final = 4 << 20
+_ESCAPED_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def missing(path: Path, why: str) -> ModelFileError:
@@ -19,6 +26,25 @@ def missing(path: Path, why: str) -> ModelFileError:
     )
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a plain file. Raises ModelFileError for anything else: a pipe would block, a device never end."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise missing(path, "it is no plain file")
+    return found.st_size
+
+
+def is_there(path: Path) -> bool:
+    """Whether the path leads to anything. Raises ModelFileError where nobody may look, or no name can be so long."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def corrupt(path: Path, why: str) -> ModelFileError:
     """The error for a file that contradicts itself or its neighbours."""
     return ModelFileError(f"damaged model file {path}", why, "download or convert it again")
@@ -26,38 +52,35 @@ def corrupt(path: Path, why: str) -> ModelFileError:
 
 def map_file(path: Path) -> mmap.mmap:
     """The whole file, read-only. Raises ModelFileError: missing, empty, or no plain file (a pipe would block)."""
+    if not size_of(path):  # which cannot be mapped
+        raise corrupt(path, "the file is empty")
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise missing(path, "it is no plain file")
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise missing(path, error.strerror or "it cannot be read") from error
-    except ValueError as error:  # mmap refuses an empty file
-        raise corrupt(path, "the file is empty") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
     """A plain file of at most `max_bytes`, whole. Raises ModelFileError."""
+    size = size_of(path)
+    if size > max_bytes:
+        raise corrupt(path, f"it has {size} bytes, and at most {max_bytes} are read")
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise missing(path, "it is no plain file")
-        if found.st_size > max_bytes:
-            raise corrupt(path, f"it has {found.st_size} bytes, and at most {max_bytes} are read")
         with path.open("rb") as file:
-            return file.read(found.st_size)  # a buffer of that size is made at once, so no more than is there
+            return file.read(size)  # a buffer of that size is made at once, so no more than is there
     except OSError as error:
-        raise missing(path, error.strerror or "it cannot be read") from error
+        raise _unreadable(path, error) from error
 
 
 def sha256_of(path: Path) -> str:
-    """Of a whole file, in hexadecimal digits. Raises ModelFileError."""
+    """Of a whole plain file, in hexadecimal digits. Raises ModelFileError."""
+    size_of(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise missing(path, error.strerror or "it cannot be read") from error
+        raise _unreadable(path, error) from error
 
 
 def read_json(path: Path, max_bytes: int) -> dict[str, object]:
@@ -67,8 +90,14 @@ def read_json(path: Path, max_bytes: int) -> dict[str, object]:
 
 def parse_json(raw: bytes, path: Path) -> dict[str, object]:
     """One JSON object in UTF-8; no key twice, for readers disagree on which of two counts. Raises ModelFileError."""
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise corrupt(path, f"it holds more than {_MAX_VALUES} values")
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct)
+        value = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_finite, parse_float=_finite
+        )
+        if _ESCAPED_SURROGATE.search(raw):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a character is none, and no text holds it
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a key twice, a number or depth beyond reason
         raise corrupt(path, f"it is not proper JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
@@ -81,3 +110,15 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(entries) != len(pairs):
         raise ValueError("a key appears twice in one object")
     return entries
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number[:40]} is no finite number")
+    return value
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> ModelFileError:
+    """ValueError: a path with a zero byte in it."""
+    return missing(path, (isinstance(error, OSError) and error.strerror) or "it cannot be read")

@@ -1,7 +1,8 @@
 """Which tensors a model of given sizes is made of, and whether a file has exactly those; knows no names of files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from engine.errors import ModelFileError
 from engine.loaders.files import corrupt
@@ -9,6 +10,9 @@ from engine.loaders.tensors import TensorInfo
 from engine.models.shape import ModelShape
 
 Shape = tuple[int, ...]
+
+_SMALL_TABLES: Final = 256 << 20
+_FLOAT_BYTES: Final = 4
 
 
 def name_of(names: Mapping[str, str], role: str, layer: int | None) -> str | None:
@@ -31,6 +35,7 @@ def check_inventory(
     `own_output` says whether the output layer has weights of its own; `ignored` are endings of names that may lie in
     the file unread. Raises ModelFileError.
     """
+    _check_context(tensors.values(), shape, path)
     wanted = {name_of(names, role, layer): extents for role, layer, extents in model_weights(shape, own_output)}
     for name, extents in wanted.items():
         info = tensors.get(name) if name is not None else None
@@ -45,6 +50,17 @@ def check_inventory(
                 "use a model of a supported kind",
                 code="model_unsupported",
             )
+
+
+def _check_context(tensors: Iterable[TensorInfo], shape: ModelShape, path: Path) -> None:
+    """No tensor says how long a context is, and tables are made for it: larger than the weights, it is a lie."""
+    weights = sum(tensor.nbytes for tensor in tensors)
+    tables = shape.context_length * shape.head_dim * _FLOAT_BYTES * len(shape.rotaries)
+    if tables > max(weights, _SMALL_TABLES):
+        raise corrupt(
+            path,
+            f"a context of {shape.context_length} tokens needs tables of {tables} bytes beside {weights} of weights",
+        )
 
 
 def model_weights(shape: ModelShape, own_output: bool) -> Iterator[tuple[str, int | None, Shape]]:

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ModelFileError
+
+MAX_TEMPLATE: Final = 1 << 20
+"""Characters of a chat template."""
+_LONGEST_LINE: Final = 200
 
 
 class Metadata:
@@ -37,30 +41,41 @@ class Metadata:
     def text(self, key: str, default: str | None = None) -> str:
         value = self._entries.get(key, default)
         if not isinstance(value, str):
-            raise self.fail(f"{key!r} should be a string and is {_kind(value)}")
+            raise self.fail(f"{key!r} should be a string and is {kind_of(value)}")
         return value
 
-    def text_or_none(self, key: str) -> str | None:
-        return self.text(key) if key in self._entries else None
+    def line(self, key: str, default: str) -> str:
+        """The start of a text that people will see: one line, of what can be printed."""
+        seen = self.text(key, default)[:_LONGEST_LINE]
+        return " ".join("".join(each if each.isprintable() else " " for each in seen).split())
+
+    def template(self, key: str) -> str | None:
+        """A chat template, or None where there is none."""
+        if key not in self._entries:
+            return None
+        template = self.text(key)
+        if len(template) > MAX_TEMPLATE:
+            raise self.fail(f"{key!r} has {len(template)} characters, and at most {MAX_TEMPLATE} are read")
+        return template
 
     def flag(self, key: str, default: bool) -> bool:
         value = self._entries.get(key, default)
         if not isinstance(value, bool):
-            raise self.fail(f"{key!r} should be a truth value and is {_kind(value)}")
+            raise self.fail(f"{key!r} should be a truth value and is {kind_of(value)}")
         return value
 
-    def size(self, key: str, limit: int, default: int | None = None) -> int:
-        """A whole number from 1 to `limit`."""
+    def size(self, key: str, limit: int, default: int | None = None, *, least: int = 1) -> int:
+        """A whole number from `least` to `limit`."""
         value = self._entries.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-            raise self.fail(f"{key!r} should be a whole number from 1 to {limit} and is {_kind(value)}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= limit:
+            raise self.fail(f"{key!r} should be a whole number from {least} to {limit} and is {kind_of(value)}")
         return value
 
     def real(self, key: str, low: float, high: float, default: float | None = None) -> float:
         """A number from `low` to `high`."""
         value = self._entries.get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            raise self.fail(f"{key!r} should be a number from {low:g} to {high:g} and is {_kind(value)}")
+            raise self.fail(f"{key!r} should be a number from {low:g} to {high:g} and is {kind_of(value)}")
         return float(value)
 
     def token_id(self, key: str, vocab_size: int) -> int | None:
@@ -76,27 +91,32 @@ class Metadata:
 
     def _token_id(self, key: str, value: object, vocab_size: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < vocab_size:
-            raise self.fail(f"{key!r} is {_kind(value)}, which is no id of a vocabulary of {vocab_size}")
+            raise self.fail(f"{key!r} is {kind_of(value)}, which is no id of a vocabulary of {vocab_size}")
         return value
 
     def texts(self, key: str) -> list[str]:
         value = self._entries.get(key)
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise self.fail(f"{key!r} should be a list of strings and is {_kind(value)}")
+            raise self.fail(f"{key!r} should be a list of strings and is {kind_of(value)}")
         return value
 
-    def whole_numbers(self, key: str) -> list[int]:
-        numbers: list[int] = self._array(key, np.integer, "whole numbers").tolist()
+    def whole_numbers(self, key: str, count: int) -> list[int]:
+        """Exactly `count` of them."""
+        numbers: list[int] = self._array(key, np.integer, f"{count} whole numbers", count).tolist()
         return numbers
 
-    def reals(self, key: str) -> list[float]:
-        numbers: list[float] = self._array(key, np.floating, "numbers").tolist()
+    def reals(self, key: str, count: int) -> list[float]:
+        """Exactly `count` of them, each a number."""
+        found = self._array(key, np.floating, f"{count} numbers", count)
+        if np.isnan(found).any():
+            raise self.fail(f"{key!r} holds what is not a number")
+        numbers: list[float] = found.tolist()
         return numbers
 
-    def _array(self, key: str, kind: type[Any], what: str) -> NDArray[Any]:
+    def _array(self, key: str, kind: type[Any], what: str, count: int) -> NDArray[Any]:
         value = self._entries.get(key)
-        if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, kind):
-            raise self.fail(f"{key!r} should be a list of {what} and is {_kind(value)}")
+        if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, kind) or len(value) != count:
+            raise self.fail(f"{key!r} should be a list of {what} and is {kind_of(value)}")
         return value
 
     def section(self, key: str) -> Self | None:
@@ -105,15 +125,16 @@ class Metadata:
         if value is None:
             return None
         if not isinstance(value, dict):
-            raise self.fail(f"{key!r} should be an object and is {_kind(value)}")
+            raise self.fail(f"{key!r} should be an object and is {kind_of(value)}")
         return type(self)(value, self.path)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value is, for a message: short, and on one line."""
     if value is None:
         return "missing"
     if isinstance(value, list | dict | np.ndarray):
         return f"a collection of {len(value)}"
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"
-    return repr(value)[:80]
+    return repr(value[:80] if isinstance(value, str) else value)[:80]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from engine.loaders.description import ModelDescription
+from engine.loaders.files import is_there
 from engine.loaders.gguf.model import GGUFModel
 from engine.loaders.hugging_face import ModelFolder
 
@@ -17,7 +18,7 @@ def open_model(path: str | Path) -> OpenModel:
     `model_file_corrupt`, `model_unsupported`).
     """
     path = Path(path)
-    is_folder = path.is_dir() or path.suffix == ".safetensors"
+    is_folder = (is_there(path) and path.is_dir()) or path.suffix == ".safetensors"
     return ModelFolder(path) if is_folder else GGUFModel(path)
 
 

@@ -56,7 +56,9 @@ def need_activation(config: Metadata, key: str, name: str) -> None:
     """Raises ModelFileError unless the MLP's gate goes through the function that the architecture is known for."""
     found = config.text(key, name)
     if found != name:
-        raise config.fail(f"its activation is {found!r}; this architecture is computed with {name!r}", unsupported=True)
+        raise config.fail(
+            f"its activation is {found[:40]!r}; this architecture is computed with {name!r}", unsupported=True
+        )
 
 
 def layer_types_of(config: Metadata, layers: int) -> list[str] | None:
@@ -68,7 +70,7 @@ def layer_types_of(config: Metadata, layers: int) -> list[str] | None:
         raise config.fail(f"it gives types for {len(types)} of {layers} layers")
     unknown = set(types) - {FULL, SLIDING}
     if unknown:
-        raise config.fail(f"it has layers of the type {min(unknown)!r}", unsupported=True)
+        raise config.fail(f"it has layers of the type {min(unknown)[:40]!r}", unsupported=True)
     return types
 
 

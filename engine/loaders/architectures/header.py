@@ -87,7 +87,7 @@ def _rotary(header: Header, prefix: str, head_dim: int) -> RotaryShape:
     theta = metadata.real(f"{prefix}.rope.freq_base", 1.0, MAX_THETA, default=DEFAULT_THETA)
     kind = metadata.text(f"{prefix}.rope.scaling.type", "none")
     if kind not in ("none", "linear"):
-        raise metadata.fail(f"its positions are scaled in the way {kind!r}; known is linear", unsupported=True)
+        raise metadata.fail(f"its positions are scaled in the way {kind[:40]!r}; known is linear", unsupported=True)
     if header.rope_factors is None:
         factor = metadata.real(f"{prefix}.rope.scale_linear", 1 / MAX_FACTOR, MAX_FACTOR, default=1.0)
         if kind == "linear":
@@ -99,7 +99,7 @@ def _rotary(header: Header, prefix: str, head_dim: int) -> RotaryShape:
 
 
 def _refuse_what_changes_the_result(metadata: Metadata, prefix: str) -> None:
-    if metadata.raw(f"{prefix}.expert_count") not in (None, 0):
+    if metadata.size(f"{prefix}.expert_count", MAX_WIDTH, default=0, least=0):
         raise metadata.fail("it is a mixture of experts", unsupported=True)
     for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         if metadata.has(f"{prefix}.{key}"):

@@ -59,7 +59,7 @@ def _factors(scaling: Metadata, theta: float, head_dim: int, context: int) -> tu
         return linear_factors(scaling.real("factor", 1 / MAX_FACTOR, MAX_FACTOR), head_dim)
     if kind != "llama3":
         raise scaling.fail(
-            f"its positions are scaled in the way {kind!r}; known are linear and llama3", unsupported=True
+            f"its positions are scaled in the way {kind[:40]!r}; known are linear and llama3", unsupported=True
         )
     low = scaling.real("low_freq_factor", 1 / MAX_FACTOR, MAX_FACTOR)
     high = scaling.real("high_freq_factor", 1 / MAX_FACTOR, MAX_FACTOR)

@@ -4,8 +4,8 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
     | magic, version, counts | metadata (key, type, value)* | tensor infos* | padding | tensor data |
 
-Every length is checked against the file before anything is allocated for it, so a damaged file costs an error and
-never more memory than a small multiple of its own size.
+Every length is checked against the file before anything is allocated for it, and a file may have holes that take no
+room: so a header has a limit of its own, and a damaged file costs an error and never more than a few hundred MB.
 """
 
 import contextlib
@@ -23,12 +23,17 @@ from numpy.typing import NDArray
 from engine.errors import ModelFileError
 from engine.loaders.files import corrupt, map_file
 from engine.loaders.gguf.formats import FOREIGN_TYPES, FORMATS
+from engine.loaders.metadata import kind_of
 from engine.loaders.tensors import TensorInfo, value_count
 
 MetaValue: TypeAlias = int | float | bool | str | list[str] | NDArray[np.generic]
 
 _MAGIC: Final = b"GGUF"
 _VERSIONS: Final = (2, 3)
+# Gemma 3, with the largest vocabulary of all, has a header of 7 MB with 262,144 tokens.
+_MAX_HEADER_BYTES: Final = 64 << 20
+_MAX_STRINGS: Final = 1 << 20  # in one array
+_MAX_ENTRIES: Final = 1 << 16  # of metadata, and of tensors
 _MAX_KEY_BYTES: Final = 65_535
 _MAX_DIMS: Final = 4
 _DEFAULT_ALIGNMENT: Final = 32
@@ -89,18 +94,19 @@ class GGUFFile:
 
 
 class _Header:
-    """One pass over the header. `_at` is the reading position; nothing is read or allocated beyond `_size`."""
+    """One pass over the header. `_at` is the reading position; nothing is read or allocated beyond `_end`."""
 
     def __init__(self, buffer: mmap.mmap, path: Path) -> None:
         self._buffer = buffer
         self._path = path
         self._size = len(buffer)
+        self._end = min(self._size, _MAX_HEADER_BYTES)
         self._at = 0
         self._check_magic()
         tensor_count, meta_count = self._u64("tensor count"), self._u64("metadata count")
-        self._check_count(meta_count, _MIN_META_BYTES, "metadata entries")
+        self._check_count(meta_count, _MIN_META_BYTES, "metadata entries", _MAX_ENTRIES)
         self.metadata = self._read_metadata(meta_count)
-        self._check_count(tensor_count, _MIN_TENSOR_BYTES, "tensors")
+        self._check_count(tensor_count, _MIN_TENSOR_BYTES, "tensors", _MAX_ENTRIES)
         self.tensors = self._read_tensors(tensor_count)
 
     def _fail(self, why: str) -> ModelFileError:
@@ -108,8 +114,8 @@ class _Header:
 
     def _take(self, nbytes: int, what: str) -> bytes:
         end = self._at + nbytes
-        if end > self._size:
-            raise self._fail(f"the file ends inside its {what} (at byte {self._at} of {self._size})")
+        if end > self._end:
+            raise self._fail(f"its header ends inside its {what} (at byte {self._at}; {self._end} may belong to it)")
         taken = self._buffer[self._at : end]
         self._at = end
         return taken
@@ -133,14 +139,15 @@ class _Header:
                 code="model_unsupported",
             )
 
-    def _check_count(self, count: int, min_bytes: int, what: str) -> None:
-        """A count that the rest of the file cannot hold is refused before anything is allocated for it."""
-        if count > (self._size - self._at) // min_bytes:
-            raise self._fail(f"it claims {count} {what}, more than its {self._size} bytes can hold")
+    def _check_count(self, count: int, min_bytes: int, what: str, limit: int = _MAX_HEADER_BYTES) -> None:
+        """A count that the rest of the header cannot hold is refused before anything is allocated for it."""
+        most = min(limit, (self._end - self._at) // min_bytes)
+        if count > most:
+            raise self._fail(f"it claims {count} {what}, more than the {most} that there is room for")
 
     def _string(self, what: str, limit: int | None = None) -> str:
         length = self._u64(what)
-        if length > self._size - self._at or (limit is not None and length > limit):
+        if length > self._end - self._at or (limit is not None and length > limit):
             raise self._fail(f"a {what} claims a length of {length} bytes")
         try:
             return self._take(length, what).decode("utf-8")
@@ -180,8 +187,8 @@ class _Header:
 
     def _string_array(self, count: int, key: str) -> list[str]:
         """Vocabularies have 50,000 entries and more: one tight loop instead of a method call for each."""
-        self._check_count(count, 8, f"strings in {key!r}")
-        buffer, at, size = self._buffer, self._at, self._size
+        self._check_count(count, 8, f"strings in {key!r}", _MAX_STRINGS)
+        buffer, at, limit = self._buffer, self._at, self._end
         read_length = struct.Struct("<Q").unpack_from
         strings: list[str] = []
         try:
@@ -189,7 +196,7 @@ class _Header:
                 (length,) = read_length(buffer, at)
                 at += 8
                 end = at + length
-                if end > size:
+                if end > limit:
                     raise self._fail(f"a string in {key!r} claims a length of {length} bytes")
                 strings.append(buffer[at:end].decode("utf-8"))
                 at = end
@@ -223,7 +230,7 @@ class _Header:
     def _alignment(self) -> int:
         value = self.metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
         if not isinstance(value, int) or not 8 <= value <= _MAX_ALIGNMENT or value & (value - 1):
-            raise self._fail(f"general.alignment is {value!r}, not a power of two from 8 up")
+            raise self._fail(f"general.alignment is {kind_of(value)}, not a power of two from 8 to {_MAX_ALIGNMENT}")
         return value
 
     def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from engine.loaders.architectures import IN_HEADER, FromHeader, Header
 from engine.loaders.architectures.limits import MAX_HEAD_DIM
 from engine.loaders.description import END_OF_TURN, ModelDescription
-from engine.loaders.files import sha256_of
+from engine.loaders.files import sha256_of, size_of
 from engine.loaders.gguf.file import GGUFFile
 from engine.loaders.inventory import check_inventory
 from engine.loaders.metadata import Metadata
@@ -64,18 +64,18 @@ class GGUFModel:
         counts = count_values(self._file.tensors.values())
         return ModelDescription(
             architecture=metadata.text("general.architecture"),
-            name=metadata.text_or_none("general.name") or self._file.path.stem,
+            name=metadata.line("general.name", "") or self._file.path.stem,
             revision=sha256_of(self._file.path),
             shape=self.shape,
             eos_ids=_eos_ids(metadata, vocab_size),
             bos_id=metadata.token_id("tokenizer.ggml.bos_token_id", vocab_size),
             add_bos=adds_bos,
             tokenizer_json=tokenizer,
-            chat_template=metadata.text_or_none("tokenizer.chat_template"),
+            chat_template=metadata.template("tokenizer.chat_template"),
             parameter_count=counts.total(),
             quantization=counts.most_common(1)[0][0],
-            licence=metadata.text_or_none("general.license") or "",
-            file_bytes=self._file.path.stat().st_size,
+            licence=metadata.line("general.license", ""),
+            file_bytes=size_of(self._file.path),
         )
 
     def _find_architecture(self) -> FromHeader:
@@ -124,7 +124,10 @@ def _eos_ids(metadata: Metadata, vocab_size: int) -> tuple[int, ...]:
     declared = [metadata.token_id(f"tokenizer.ggml.{name}_token_id", vocab_size) for name in ("eos", "eot", "eom")]
     found = [token_id for token_id in declared if token_id is not None]
     if metadata.has("tokenizer.ggml.token_type"):
-        tokens, kinds = metadata.texts("tokenizer.ggml.tokens"), metadata.whole_numbers("tokenizer.ggml.token_type")
-        pairs = enumerate(zip(tokens, kinds, strict=False))
+        tokens, kinds = (
+            metadata.texts("tokenizer.ggml.tokens"),
+            metadata.whole_numbers("tokenizer.ggml.token_type", vocab_size),
+        )
+        pairs = enumerate(zip(tokens, kinds, strict=True))
         found += [index for index, (token, kind) in pairs if kind == CONTROL and token in END_OF_TURN]
     return tuple(dict.fromkeys(found))

@@ -11,10 +11,10 @@ from typing import Final, Self
 
 from engine.loaders.architectures import IN_CONFIG, FromConfig
 from engine.loaders.description import END_OF_TURN, ModelDescription
-from engine.loaders.files import corrupt, missing, read_bytes, read_json, sha256_of
+from engine.loaders.files import corrupt, is_there, missing, read_bytes, read_json, sha256_of, size_of
 from engine.loaders.hugging_face.shards import INDEX, Shards
 from engine.loaders.inventory import check_inventory
-from engine.loaders.metadata import Metadata
+from engine.loaders.metadata import MAX_TEMPLATE, Metadata
 from engine.loaders.tensors import count_values
 from engine.loaders.vocabulary.document import as_text
 from engine.loaders.vocabulary.tokenizer_file import puts_in_front, read_tokenizer, special_tokens
@@ -24,7 +24,6 @@ from engine.models.shape import ModelShape
 _CONFIG, _GENERATION, _TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
 _TOKENIZER_CONFIG, _TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 _MAX_JSON_BYTES: Final = 8 << 20
-_MAX_TEMPLATE_BYTES: Final = 1 << 20
 _NOT_READ: Final = (".rotary_emb.inv_freq",)  # made from the config, whatever old checkpoints say
 
 
@@ -36,7 +35,7 @@ class ModelFolder:
 
     def __init__(self, path: Path) -> None:
         self._folder, named = (path, None) if path.is_dir() else (path.parent, path.name)
-        if not (self._folder / _CONFIG).exists():
+        if not is_there(self._folder / _CONFIG):
             raise missing(self._folder, f"there is no {_CONFIG} in this folder")
         self._config = Metadata(read_json(self._folder / _CONFIG, _MAX_JSON_BYTES), self._folder / _CONFIG)
         self._architecture = _architecture(self._config)
@@ -107,31 +106,30 @@ class ModelFolder:
 
     def _need(self, name: str) -> Path:
         path = self._folder / name
-        if not path.exists():
+        if not is_there(path):
             raise missing(self._folder, f"there is no {name} in this folder")
         return path
 
     def _optional(self, name: str) -> Metadata:
         path = self._folder / name
-        return Metadata(read_json(path, _MAX_JSON_BYTES) if path.exists() else {}, path)
+        return Metadata(read_json(path, _MAX_JSON_BYTES) if is_there(path) else {}, path)
 
     def _chat_template(self, tokenizer_config: Metadata) -> str | None:
         path = self._folder / _TEMPLATE
-        if not path.exists():
+        if not is_there(path):
             return _template_in(tokenizer_config)
         try:
-            return read_bytes(path, _MAX_TEMPLATE_BYTES).decode("utf-8")
+            return read_bytes(path, MAX_TEMPLATE).decode("utf-8")
         except UnicodeDecodeError as error:
             raise corrupt(path, "it is not UTF-8") from error
 
     def _revision(self) -> tuple[str, int]:
         """SHA-256 over names and SHA-256 of every file that has a say, in order of names; and their bytes together."""
         said = (_CONFIG, _GENERATION, _TOKENIZER, _TOKENIZER_CONFIG, _TEMPLATE, INDEX)
-        names = sorted({*self._shards.names, *(name for name in said if (self._folder / name).exists())})
+        names = sorted({*self._shards.names, *(name for name in said if is_there(self._folder / name))})
         lines = [f"{name} {sha256_of(self._folder / name)}\n" for name in names]
-        return hashlib.sha256("".join(lines).encode()).hexdigest(), sum(
-            (self._folder / name).stat().st_size for name in names
-        )
+        size = sum(size_of(self._folder / name) for name in names)
+        return hashlib.sha256("".join(lines).encode()).hexdigest(), size
 
 
 def _architecture(config: Metadata) -> FromConfig:
@@ -166,7 +164,6 @@ def _template_in(tokenizer_config: Metadata) -> str | None:
     """The template, or the one called default of several."""
     found = tokenizer_config.raw("chat_template")
     if not isinstance(found, list):
-        return tokenizer_config.text_or_none("chat_template")
-    named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-    default = named.get("default")
-    return default if isinstance(default, str) else None
+        return tokenizer_config.template("chat_template")
+    default = [entry for entry in found if isinstance(entry, dict) and entry.get("name") == "default"]
+    return Metadata(default[-1], tokenizer_config.path).template("template") if default else None

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.loaders.files import corrupt, missing, read_json
+from engine.loaders.files import corrupt, is_there, missing, read_json
 from engine.loaders.hugging_face.safetensors_file import SafetensorsFile
 from engine.loaders.tensors import TensorInfo
 
@@ -15,6 +15,7 @@ SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 _MAX_INDEX_BYTES: Final = 8 << 20
 _MAX_SHARDS: Final = 1024
+_MAX_TENSORS: Final = 1 << 16
 
 
 class Shards:
@@ -24,7 +25,7 @@ class Shards:
     """
 
     def __init__(self, folder: Path, named: str | None) -> None:
-        index = _index(folder) if (folder / INDEX).exists() else {}
+        index = _index(folder) if is_there(folder / INDEX) else {}
         self.names = _chosen(folder, named, tuple(sorted(set(index.values()))))
         self._files: list[SafetensorsFile] = []
         self._home: dict[str, SafetensorsFile] = {}
@@ -57,6 +58,8 @@ class Shards:
                 raise corrupt(file.path, f"tensor {name[:120]!r} lies in {self._home[name].path.name} too")
             self._home[name] = file
             self._tensors[name] = info
+        if len(self._tensors) > _MAX_TENSORS:
+            raise corrupt(file.path, f"with it the model has more than {_MAX_TENSORS} tensors")
 
     def _check(self, index: Mapping[str, str], folder: Path) -> None:
         for name, shard in index.items():
@@ -69,7 +72,7 @@ def _chosen(folder: Path, named: str | None, indexed: tuple[str, ...]) -> tuple[
         return (named,)
     if indexed:
         return indexed
-    if not (folder / SINGLE).exists():
+    if not is_there(folder / SINGLE):
         raise missing(folder, f"it holds neither {SINGLE} nor {INDEX}")
     return (SINGLE,)
 

@@ -38,9 +38,7 @@ class Vocabulary:
             raise metadata.fail(f"it has a token of {longest} characters")
         kinds = [NORMAL] * len(tokens)
         if metadata.has("tokenizer.ggml.token_type"):
-            kinds = metadata.whole_numbers("tokenizer.ggml.token_type")
-        if len(kinds) != len(tokens):
-            raise metadata.fail(f"it gives types for {len(kinds)} of {len(tokens)} tokens")
+            kinds = metadata.whole_numbers("tokenizer.ggml.token_type", len(tokens))
         return cls(metadata, tokens, kinds, ids)
 
 
@@ -80,7 +78,7 @@ def document(
 
 def as_text(document: Document) -> str:
     """The JSON that `tokenizers` reads."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def sequence(kind: str, steps: list[Document]) -> Document:

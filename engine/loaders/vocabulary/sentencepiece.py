@@ -7,10 +7,13 @@ whole. Where one piece can be made at two places that overlap, SentencePiece tak
 choose a cut instead: the one with the longer left part.
 """
 
+from itertools import islice
 from typing import Final
 
 from engine.loaders.vocabulary.document import NORMAL, Document, Vocabulary, document, sequence
 
+_MAX_CUTS: Final = 8 << 20
+_MAX_MERGES: Final = 1 << 20  # twice what Gemma 3 has
 _SPACE: Final = "\u2581"
 _TO_MARKS: Final[Document] = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
 _TO_SPACES: Final[Document] = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
@@ -20,9 +23,7 @@ _JOIN: Final[tuple[Document, ...]] = (_TO_SPACES, {"type": "ByteFallback"}, {"ty
 def document_of(vocabulary: Vocabulary) -> Document:
     """The tokenizer of such a header. Raises ModelFileError."""
     metadata = vocabulary.metadata
-    scores = metadata.reals("tokenizer.ggml.scores")
-    if len(scores) != len(vocabulary.tokens):
-        raise metadata.fail(f"it gives scores for {len(scores)} of {len(vocabulary.tokens)} tokens")
+    scores = metadata.reals("tokenizer.ggml.scores", len(vocabulary.tokens))
     unknown = metadata.token_id("tokenizer.ggml.unknown_token_id", len(vocabulary.tokens))
     prefixed = metadata.flag("tokenizer.ggml.add_space_prefix", True)
     first: Document = {"type": "Prepend", "prepend": _SPACE}
@@ -46,11 +47,17 @@ def _merges(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[str, str]
     """All cuts of all normal pieces into two of them; 0.9 s for the 262,144 of Gemma 3."""
     described = zip(vocabulary.tokens, vocabulary.kinds, scores, strict=True)
     pieces = {token: score for token, kind, score in described if kind == NORMAL}
-    found = [
+    cuts = sum(map(len, pieces))
+    if cuts > _MAX_CUTS:
+        raise vocabulary.metadata.fail(f"its pieces can be cut in two at {cuts} places, and {_MAX_CUTS} are tried")
+    whole_cuts = (
         (score, cut, piece)
         for piece, score in pieces.items()
         for cut in range(1, len(piece))
         if piece[:cut] in pieces and piece[cut:] in pieces
-    ]
+    )
+    found = list(islice(whole_cuts, _MAX_MERGES + 1))
+    if len(found) > _MAX_MERGES:
+        raise vocabulary.metadata.fail(f"its pieces make more than {_MAX_MERGES} merges")
     found.sort(reverse=True)
     return [(piece[:cut], piece[cut:]) for _, cut, piece in found]

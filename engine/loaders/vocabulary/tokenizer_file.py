@@ -29,8 +29,10 @@ def read_tokenizer(path: Path, vocab_size: int) -> dict[str, object]:
     added = _added_tokens(document.get("added_tokens", []), path)
     rowless = {token["content"] for token in added if token["id"] >= vocab_size}
     vocabulary = _vocabulary(model.get("vocab"), rowless, vocab_size, path)
+    kept = [token for token in added if token["content"] not in rowless]
+    _check_ids(kept, vocabulary, path)
     model["vocab"], model["merges"] = vocabulary, _merges(model.get("merges"), vocabulary, path)
-    document["added_tokens"] = [token for token in added if token["content"] not in rowless]
+    document["added_tokens"] = kept
     return document
 
 
@@ -68,6 +70,15 @@ def _vocabulary(entries: object, rowless: set[str], vocab_size: int, path: Path)
     if len(set(kept.values())) != len(kept):
         raise corrupt(path, "two tokens have the same id")
     return kept
+
+
+def _check_ids(added: list[dict[str, Any]], vocabulary: dict[str, int], path: Path) -> None:
+    """One token, one id. A reader that finds two numbers tokens anew, beyond the embedding."""
+    contents = {index: token for token, index in vocabulary.items()}
+    for token in added:
+        content, index = token["content"], token["id"]
+        if contents.setdefault(index, content) != content or vocabulary.get(content, index) != index:
+            raise corrupt(path, f"the added token {content[:40]!r} does not have the id {index} for itself alone")
 
 
 def _merges(entries: object, vocabulary: dict[str, int], path: Path) -> list[tuple[str, str]]:

@@ -161,11 +161,20 @@ def test_a_folder_or_nothing_is_no_model(tmp_path: Path) -> None:
 
 
 def test_tables_are_made_for_what_the_pages_hold_not_for_what_a_header_claims(file: bytes, tmp_path: Path) -> None:
-    """One flipped byte makes 16 tokens of context a hundred million."""
+    """One flipped byte makes 16 tokens of context sixteen million."""
+    config = EngineConfig(with_context(file, tmp_path, (1 << 24) - 1), device="cpu", num_pages=1)
+    with open_model(config.model) as opened:
+        assert opened.shape.context_length == (1 << 24) - 1
+        assert cache_size(config, opened.shape).max_context == config.page_size
+
+
+def test_a_context_whose_tables_outweigh_the_model_is_refused(file: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="context of 134217727 tokens"):
+        read_all(with_context(file, tmp_path, (1 << 27) - 1))
+
+
+def with_context(file: bytes, folder: Path, tokens: int) -> Path:
     key = b"llama.context_length"
     at = file.index(key) + len(key) + 4
-    (tmp_path / "m.gguf").write_bytes(file[:at] + struct.pack("<I", (1 << 27) - 1) + file[at + 4 :])
-    config = EngineConfig(tmp_path / "m.gguf", device="cpu", num_pages=1)
-    with open_model(config.model) as opened:
-        assert opened.shape.context_length == (1 << 27) - 1
-        assert cache_size(config, opened.shape).max_context == config.page_size
+    (folder / "m.gguf").write_bytes(file[:at] + struct.pack("<I", tokens) + file[at + 4 :])
+    return folder / "m.gguf"

@@ -52,7 +52,8 @@ NO_EDITS: Final = Edits(array("i"), array("d"), 0, 0)
 
 
 class RowState:
-    """`parameters` are in the order that the compiled sampler takes; `key` names the noise.
+    """`parameters` are in the order that the compiled sampler takes; `key` names the noise; the row of a request that
+    `is_plain` is never edited.
 
     Raises ValueError for a token id outside of the vocabulary: compiled code writes wherever an id points.
     """
@@ -83,6 +84,7 @@ class RowState:
         # A file may name an end that the model cannot say; it needs no barring.
         self._ends = [token_id for token_id in request.end_ids if token_id < vocab_size]
         self._edits = bool(params.logit_bias or counts or params.bad_words)
+        self.is_plain = not (self._edits or params.min_tokens)
 
     def edits(self, offset: int) -> Edits:
         """For the token of that number in the request's output. Tokens between its ids and that one are still awaited:

@@ -84,6 +84,20 @@ def test_counts_kept_between_steps_are_those_counted_anew() -> None:
         grows.ids.append(token)
 
 
+def test_requests_may_come_leave_and_change_places_between_steps() -> None:
+    kinds = [DRAWN, replace(DRAWN, temperature=0), replace(DRAWN, top_k=2), replace(DRAWN, presence_penalty=0.5)]
+    requests = [Request(f"{n}", replace(kind, seed=n), [n], 1, 0, 0, frozenset()) for n, kind in enumerate(kinds)]
+    keeps, generator = CompiledSampler(30, 1), np.random.default_rng(0)
+    for order in ((0, 1, 2, 3), (0, 1, 2, 3), (3, 1, 2, 0), (3, 1), (), (1, 3), (2, 1, 3, 0)):
+        batch = [requests[number] for number in order]
+        logits = generator.normal(0, 2, (len(batch), 30)).astype(np.float32)
+        sampled = keeps.sample(logits, batch)
+        assert sampled == CompiledSampler(30, 1).sample(logits, batch)
+        assert [*sampled.tokens] == [request.id for request in batch]
+        for request in batch:
+            request.ids.append(sampled.tokens[request.id])
+
+
 def test_another_request_of_the_same_name_is_another() -> None:
     sampler, logits = CompiledSampler(3, 1), np.array([[1.0, 2.0, 3.0]], dtype=np.float32)
     first = Request("r", SamplingParams(max_tokens=1, temperature=0, logit_bias={0: 9.0}), [0], 1, 0, 0, frozenset())

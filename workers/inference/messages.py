@@ -22,7 +22,8 @@ class ChildOptions:
 class AddRequest:
     """Run one choice of a job. `token_ids` is what earlier attempts journaled; `max_tokens` counts those too.
 
-    `logprobs` and `prompt_logprobs` as in the frozen request.
+    `logprobs` and `prompt_logprobs` as in the frozen request. Lower `priority` first; `deadline_s` is how long the job
+    had when it was claimed.
     """
 
     request_id: str
@@ -33,6 +34,8 @@ class AddRequest:
     token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    priority: int = 0
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 from headrace.contract.events import Delta
 from headrace.contract.generation import Choice, Usage
-from headrace.contract.job import Job, State
+from headrace.contract.job import Job, JobClass, State
 from headrace.queue.base import Append, Ending, FinishReply
 from workers.inference.coalesce import Pending, due_at
 from workers.inference.facts import Why
@@ -19,6 +19,8 @@ from workers.inference.transcript import Transcript
 
 AT_ONCE = float("-inf")
 MAX_REWINDS = 100
+PRIORITIES = {job_class: priority for priority, job_class in enumerate(JobClass)}
+"""In the engine, as in the claim: the most urgent class first."""
 
 
 class RunningJob:
@@ -70,6 +72,8 @@ class RunningJob:
             # Not behind tokens that an older worker journaled without them: it would not be known whose they are.
             logprobs=request.logprobs if len(choice.logprobs) == len(choice.ids) else None,
             prompt_logprobs=request.prompt_logprobs,
+            priority=PRIORITIES[self.job.job_class],
+            deadline_s=_seconds_left(self.job),
         )
 
     @property
@@ -146,6 +150,13 @@ class RunningJob:
         if self.fate is not None:
             return Ending(State.FAILED, usage, error=self.fate.error)
         return Ending(State.SUCCEEDED, usage, tuple(_choice(item) for item in self.choices))
+
+
+def _seconds_left(job: Job) -> float | None:
+    """From the claim to the deadline, by the server's clock alone."""
+    if job.deadline_at is None or job.leased_at is None:
+        return None
+    return (job.deadline_at - job.leased_at) / 1000
 
 
 def _choice(item: Transcript) -> Choice:

@@ -1,6 +1,7 @@
 """The engine in the words of the pipe. Runs in the child; the one module here that imports the engine."""
 
 import os
+import time
 
 from engine import (
     Engine,
@@ -123,8 +124,16 @@ class EngineRunner:
 
     def add(self, request: AddRequest) -> Output | None:
         resume = Resume(request.token_ids) if request.token_ids else None
+        deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
         try:
-            self._engine.add_request(request.request_id, request.prompt_ids, sampling_params(request), resume)
+            self._engine.add_request(
+                request.request_id,
+                request.prompt_ids,
+                sampling_params(request),
+                resume,
+                priority=request.priority,
+                deadline=deadline,
+            )
         except EngineRequestError as error:
             return refusal_of(request, error)
         self._open.add(request.request_id)

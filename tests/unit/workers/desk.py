@@ -125,14 +125,15 @@ class Desk:
         stop: tuple[str, ...] = (),
         max_tokens: int = 500,
         logprobs: int | None = None,
-        traceparent: str = "",
         n: int = 1,
+        **fields: Any,
     ) -> Job:
-        """Accept a job, claim it, and let the emitter begin it. `logprobs` are asked for of output and prompt."""
+        """Accept a job, claim it, and let the emitter begin it. `logprobs` are asked for of output and prompt; `fields`
+        are the job's own."""
         request = FrozenRequest(
             tuple(b"hi"), Sampling(seed=1), max_tokens, stop, n, logprobs=logprobs, prompt_logprobs=logprobs
         )
-        job = make_job(name, state=State.ACCEPTED, lease_id="", epoch=0, request=request, traceparent=traceparent)
+        job = make_job(name, state=State.ACCEPTED, lease_id="", epoch=0, request=request, **fields)
         self.queue.accept(job)
         return self.take_again()
 

@@ -7,7 +7,7 @@ import pytest
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Completed, Delta
 from headrace.contract.generation import TokenLogprobs, Usage
-from headrace.contract.job import State
+from headrace.contract.job import JobClass, State
 from headrace.queue.base import Append, ReapRequest
 from tests.unit.workers.desk import LARGE, Desk
 from tests.unit.workers.jobs import make_job
@@ -27,7 +27,15 @@ def test_a_job_begins_at_once_and_goes_to_the_engine(desk: Desk) -> None:
     job = desk.take()
     assert desk.state(job) is State.RUNNING
     assert [event.type for event in desk.events(job)] == ["accepted", "started"]
-    assert desk.commands == [AddRequest("job_1:0:1", tuple(b"hi"), job.request.sampling, 0, 500)]
+    assert desk.commands == [AddRequest("job_1:0:1", tuple(b"hi"), job.request.sampling, 0, 500, priority=1)]
+
+
+def test_the_engine_hears_how_urgent_a_job_is(desk: Desk) -> None:
+    """Its deadline in seconds from the claim: the server's clock and the engine's have nothing in common."""
+    desk.take("job_1", job_class=JobClass.INTERACTIVE, deadline_at=2500)
+    desk.take("job_2", job_class=JobClass.BATCH)
+    heard = [(each.priority, each.deadline_s) for each in desk.commands if isinstance(each, AddRequest)]
+    assert heard == [(0, 2.5), (2, None)]
 
 
 def test_unwatched_tokens_gather_for_a_second_or_to_64(desk: Desk) -> None:
@@ -111,7 +119,9 @@ def test_a_resumed_job_goes_on_behind_its_journal(desk: Desk) -> None:
     desk.engine_up(2)
     desk.turn()
     again = desk.take_again()
-    assert desk.commands[-1] == AddRequest("job_1:0:3", tuple(b"hi"), job.request.sampling, 0, 500, tuple(b"abc"))
+    assert desk.commands[-1] == AddRequest(
+        "job_1:0:3", tuple(b"hi"), job.request.sampling, 0, 500, tuple(b"abc"), priority=1
+    )
     assert desk.events(again)[-1].type == "resumed"
 
 

@@ -1,10 +1,13 @@
 """The engine: token ids in, token ids out, many requests at once. Knows no text, no jobs and no network."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from engine.block_pool import BlockPool
+from engine.bounds import need_number, need_whole, whole_ids
 from engine.config import EngineConfig
 from engine.errors import EngineRequestError
 from engine.health import Health, Pulse
@@ -20,6 +23,8 @@ from engine.scheduler import Scheduler
 from engine.step_output import StepOutput, StepStats
 from engine.step_room import StepLimits
 from engine.step_sizer import StepSizer
+
+_FURTHEST_CLASS: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +109,17 @@ class Engine:
 
         Raises EngineRequestError (`invalid_request`, `context_length_exceeded`, `draining`); nothing was taken then.
         """
-        self._check(request_id, prompt_ids, params, resume)
-        ids = [*prompt_ids, *(resume.token_ids if resume else ())]
+        prompt = whole_ids("the prompt", prompt_ids)
+        resumed = whole_ids("the output to resume", resume.token_ids) if resume else []
+        self._check(request_id, prompt, params, resumed)
+        need_whole("priority", priority, -_FURTHEST_CLASS, _FURTHEST_CLASS)
+        if deadline is not None:
+            need_number("deadline", deadline, -math.inf, math.inf)
         own_ends = () if params.ignore_eos else self._loaded.description.eos_ids
         ends = frozenset((*own_ends, *params.stop_token_ids))
         now = self._clock()
         due = due_at(now, priority, deadline)
-        request = Request(request_id, params, ids, len(prompt_ids), due, self._arrivals, ends)
+        request = Request(request_id, params, [*prompt, *resumed], len(prompt), due, self._arrivals, ends)
         self._arrivals += 1
         self._scheduler.add(request)
         self._pulse.meet(request_id, now)
@@ -171,38 +180,49 @@ class Engine:
     ) -> list[Completion]:
         """Offline use, through the same loop: one completion for each prompt, in their order.
 
-        Raises EngineRequestError as `add_request` does, or for a request that failed.
+        Raises EngineRequestError as `add_request` does, or for a request that failed; the others are then ended too.
         """
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
-        for number, (prompt, own) in enumerate(zip(prompts, each, strict=True)):
-            self.add_request(f"generate-{number}", prompt, own)
+        if len(each) != len(prompts):
+            raise EngineRequestError(f"{len(prompts)} prompts cannot have {len(each)} parameters; give one for each")
+        if self._scheduler.running + self._scheduler.waiting:
+            raise EngineRequestError(
+                "other requests are under way, whose outputs would be lost; step them to their end"
+            )
         shown: dict[str, list[RequestOutput]] = {f"generate-{number}": [] for number in range(len(prompts))}
-        while self.has_unfinished:
-            for output in self.step().outputs:
-                if output.error:
-                    raise EngineRequestError(output.error.message, code=output.error.code)
-                shown[output.request_id].append(output)
+        try:
+            for request_id, prompt, own in zip(shown, prompts, each, strict=True):
+                self.add_request(request_id, prompt, own)
+            while self.has_unfinished:
+                for output in self.step().outputs:
+                    if output.error:
+                        raise EngineRequestError(output.error.message, code=output.error.code)
+                    shown[output.request_id].append(output)
+        finally:
+            for request_id in shown:
+                self.abort(request_id)
         return [completion_of(outputs) for outputs in shown.values()]
 
-    def _check(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, resume: Resume | None) -> None:
+    def _check(self, request_id: str, prompt: list[int], params: SamplingParams, resumed: list[int]) -> None:
         vocab = self._loaded.description.vocab_size
         if self._draining:
             raise EngineRequestError("the engine drains and takes nothing more", code="draining", retryable=True)
+        if not isinstance(request_id, str):
+            raise EngineRequestError(f"a request's id must be text, not {type(request_id).__name__}")
         if request_id in self._scheduler:
             raise EngineRequestError(f"there is a request {request_id!r} already")
-        if not prompt_ids:
+        if not prompt:
             raise EngineRequestError("the prompt is empty; give at least one token")
         params.check(vocab)
-        resumed = resume.token_ids if resume else ()
         if len(resumed) > params.max_tokens:
             raise EngineRequestError(f"{len(resumed)} resumed tokens are more than max_tokens {params.max_tokens}")
-        known = (*prompt_ids, *resumed, *params.stop_token_ids)
+        known = (*prompt, *resumed)
         if min(known) < 0 or max(known) >= vocab:
             raise EngineRequestError(f"token ids must be from 0 to {vocab - 1}")
-        asked = len(prompt_ids) + params.max_tokens
+        asked = len(prompt) + params.max_tokens
         if asked > self.max_context:
             raise EngineRequestError(
-                f"{len(prompt_ids)} prompt tokens and {params.max_tokens} to generate are more than the "
+                f"{len(prompt)} prompt tokens and {params.max_tokens} to generate are more than the "
                 f"{self.max_context} that fit; shorten the prompt or lower max_tokens",
                 code="context_length_exceeded",
             )

@@ -14,7 +14,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -263,7 +263,8 @@ def _sometimes(dice: random.Random, chance: float, value: T, other: T) -> T:
 
 
 class AnySchedule:
-    """Runs schedules on one model. Each engine of a schedule is new, on a model that an earlier one may have used."""
+    """Runs schedules on one model. Each engine of a schedule is new, on a model that an earlier one may have used.
+    `load` says how models come to be, `load_alone` that of solo runs, if it is to be another."""
 
     def __init__(
         self,
@@ -271,13 +272,17 @@ class AnySchedule:
         threads: int | None = None,
         backend: str = "auto",
         page_sizes: Sequence[int] = PAGE_SIZES,
+        load: Callable[[EngineConfig], LoadedModel] = load_model,
+        load_alone: Callable[[EngineConfig], LoadedModel] | None = None,
     ) -> None:
         device = {"auto": "auto", "cuda": "cuda"}.get(backend, "cpu")
         self._config = EngineConfig(model, device=device, backend=backend, threads=threads, step_seconds=None)
         self._page_sizes = tuple(page_sizes)
         self._models: dict[tuple[int, int], LoadedModel] = {}
         solo = Knobs(16, -(-_SOLO_TOKENS // 16), _SOLO_CHUNK, 1, prefix_cache=False)
-        self._solo = Engine(replace(self._config, **asdict(solo)))
+        self._load = load
+        alone = replace(self._config, **asdict(solo))
+        self._solo = Engine(alone, loaded=(load_alone or load)(alone))
         self._vocab_size = self._solo.description.vocab_size
 
     def run(self, seed: int) -> Report:
@@ -292,7 +297,7 @@ class AnySchedule:
         where = place, knobs.page_size
         if where not in self._models:
             pages = -(-_POOL_TOKENS // knobs.page_size)
-            loaded = load_model(replace(self._config, page_size=knobs.page_size, num_pages=pages))
+            loaded = self._load(replace(self._config, page_size=knobs.page_size, num_pages=pages))
             assert loaded.digest == self._solo.digest, f"pages of {knobs.page_size} are another backend's"
             self._models[where] = loaded
         return Engine(replace(self._config, **asdict(knobs)), loaded=self._models[where])

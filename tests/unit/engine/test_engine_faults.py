@@ -67,6 +67,8 @@ def test_generate_says_that_a_request_failed(engine: Engine) -> None:
     with pytest.raises(EngineRequestError, match="finite") as caught:
         engine.generate([PROMPT, (POISON,)], SAMPLED)
     assert caught.value.code == "engine_error"
+    assert not engine.has_unfinished
+    assert len(engine.generate([PROMPT], SAMPLED)) == 1
 
 
 def test_sampling_that_fails_ends_its_request_alone(engine: Engine) -> None:

@@ -1,6 +1,7 @@
 """The scheduler with a runner that only counts: who runs, in which order, who gives way, and that all end."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -52,10 +53,12 @@ class Bench:
     def step(self, failing: Sequence[str] = ()) -> tuple[SchedulePlan, tuple[RequestOutput, ...]]:
         plan = self.scheduler.schedule(self.limits)
         failures = {name: RequestFailure("engine_error", "as asked") for name in failing}
-        tokens = {chunk.request.id: TOKEN for chunk in plan.chunks if chunk.samples}
-        outputs = self.scheduler.update(plan, StepResult(tokens, failures))
+        outputs = self.scheduler.update(plan, replace(self.result(plan), failures=failures))
         self.scheduler.check_integrity()
         return plan, outputs
+
+    def result(self, plan: SchedulePlan) -> StepResult:
+        return StepResult({chunk.request.id: TOKEN for chunk in plan.chunks if chunk.samples}, {})
 
     def plan(self) -> dict[str, tuple[int, int]]:
         """One step: name -> rows from, to."""
@@ -369,6 +372,39 @@ def test_what_a_failed_request_left_is_found_by_nobody() -> None:
     bench.add("again", range(12), max_tokens=1)
     assert bench.plan() == {"again": (0, 12)}
     assert bench.cache.idle == 3
+
+
+def test_one_that_gives_way_with_a_step_under_way_keeps_its_token() -> None:
+    """The step's rows are gone with their pages, what it chose is good: it is shown, and may end the request."""
+    bench = Bench(pages=4, batched=64)
+    bench.add("old", 4, max_tokens=9)
+    young = bench.add("young", 7, max_tokens=3)
+    under_way = bench.scheduler.schedule(bench.limits)
+    shown: list[RequestOutput] = []
+    while not under_way.preempted:
+        following = bench.scheduler.schedule(bench.limits)
+        shown += bench.scheduler.update(under_way, bench.result(under_way))
+        bench.scheduler.check_integrity()
+        under_way = following
+    assert (young.pages, young.output(), young.awaited) == ([], (TOKEN,) * 2, 0)
+    assert [output.offset for output in shown if output.request_id == "young"] == [0, 1]
+    assert bench.scheduler.waiting == 1
+
+
+def test_what_fails_after_it_gave_way_is_found_by_nobody() -> None:
+    bench = Bench(pages=4, batched=64, cache=True)
+    bench.add("old", range(20, 24), max_tokens=9)
+    young = bench.add("young", range(7), max_tokens=9)
+    bench.step()
+    first = bench.scheduler.schedule(bench.limits)
+    while young.pages:
+        second = bench.scheduler.schedule(bench.limits)
+        failures = {} if young.pages else {"young": RequestFailure("engine_error", "late")}
+        outputs = bench.scheduler.update(first, replace(bench.result(first), failures=failures))
+        bench.scheduler.check_integrity()
+        first = second
+    assert [output.request_id for output in outputs if output.error] == ["young"]
+    assert not bench.cache.find(young.chain)
 
 
 def test_without_a_cache_nothing_is_found() -> None:

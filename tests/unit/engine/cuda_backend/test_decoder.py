@@ -13,6 +13,7 @@ from engine import EngineConfig, SamplingParams
 from engine.batch import Batch, PageLayout, build_batch
 from engine.cuda_backend.loading import build_runner
 from engine.cuda_backend.weights import load_weights
+from engine.loaders.checkpoint import Levels
 from engine.models.shape import ModelShape, RotaryShape
 from engine.request import Request
 from engine.step_plan import ScheduledChunk
@@ -50,6 +51,12 @@ class Drawn:
         drawn *= 0.2 if is_norm else shape[-1] ** -0.5
         drawn += is_norm
         return drawn
+
+    def has_levels(self, role: str, layer: int | None = None) -> bool:
+        return False
+
+    def levels(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> Levels:
+        raise AssertionError(f"{role} has no levels")
 
 
 def step(*spans: tuple[int, int]) -> Batch:

@@ -11,6 +11,7 @@ import torch
 
 from engine.batch import PageLayout, build_batch
 from engine.cuda_backend.driver import has_driver
+from engine.cuda_backend.filling import RowEdits, edits_of
 from engine.cuda_backend.graphs import EagerLauncher, GraphLauncher
 from engine.cuda_backend.mailbox import Field, Mailbox
 from engine.cuda_backend.operations import operations
@@ -86,6 +87,14 @@ def test_a_history_is_made_once_and_again_only_when_it_is_behind() -> None:
     assert int(seats.history[0, 0]) == 9, "counted already"
     seats.remember(seat, 4)
     assert seats.history[0].tolist() == [0, 1, 0, 0, 4, 0]
+
+
+def test_an_end_is_barred_by_the_number_of_its_token_and_not_by_what_is_known() -> None:
+    seats = Seats(1, 10, CPU)
+    asked = Request("a", SamplingParams(max_tokens=9, min_tokens=2), [1, 2], 2, 0.0, 0, frozenset({5}), awaited=2)
+    (seat,) = seats.place([asked])
+    edits = [edits_of(seat, ScheduledChunk(asked, end - 1, end, samples=True)) for end in (2, 3, 4)]
+    assert [isinstance(each, RowEdits) and each.barred_ids for each in edits] == [(5,), (5,), ()]
 
 
 def test_an_impossible_id_is_its_own_requests_failure() -> None:

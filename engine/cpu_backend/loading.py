@@ -10,7 +10,7 @@ import numpy as np
 from engine.batch import PageLayout
 from engine.config import EngineConfig
 from engine.cpu_backend.compiled_code import SamplerAhead, keep_compiled_code
-from engine.cpu_backend.packing import Arrays, layout, pack
+from engine.cpu_backend.packing import Arrays, kept_as_levels, layout, pack
 from engine.cpu_backend.weight_file import mapped_weights, own_weights
 from engine.loaders.checkpoint import Checkpoint
 from engine.models.key_balance import balanced
@@ -19,7 +19,7 @@ from engine.models.shape import ModelShape
 if TYPE_CHECKING:
     from engine.cpu_backend.model import CpuDecoder
 
-_LAYOUT_VERSION: Final = 2
+_LAYOUT_VERSION: Final = 3
 _BLOCK: Final = 16
 _WORTH_KEEPING: Final = 32 << 20  # smaller models are packed again sooner than a file is looked for and cleaned up
 
@@ -37,9 +37,10 @@ def unsupported(config: EngineConfig, shape: ModelShape) -> str | None:
     if not llvm.get_host_cpu_features().get("avx512vnni", False):
         return "this CPU has no AVX-512 VNNI"
     keep_compiled_code(_cache_dir(config))
-    from engine.cpu_backend.self_test import products_are_exact
+    from engine.cpu_backend.self_test import levels_are_exact, products_are_exact
 
-    return None if products_are_exact(shape.product_widths) else "its int8 products are not exact on this machine"
+    exact = products_are_exact(shape.product_widths) and levels_are_exact()
+    return None if exact else "its int8 products are not exact on this machine"
 
 
 def load_cpu_model(
@@ -51,10 +52,11 @@ def load_cpu_model(
     ahead = SamplerAhead()
     from engine.cpu_backend.model import CpuDecoder
 
-    arrays = layout(shape, tied=not checkpoint.has("output"))
+    checkpoint = balanced(checkpoint, shape)
+    arrays = layout(shape, tied=not checkpoint.has("output"), levels=kept_as_levels(checkpoint, shape))
 
     def fill(into: Arrays) -> None:
-        pack(balanced(checkpoint, shape), shape, into)
+        pack(checkpoint, shape, into)
 
     if sum(array.nbytes for array in arrays.values()) < _WORTH_KEEPING:
         weights = own_weights(arrays, fill)
@@ -80,6 +82,7 @@ def _identity(sources: str) -> dict[str, str]:
         "backend": "cpu",
         "numerics": "exact",
         "kernels": sources,
+        "layout": str(_LAYOUT_VERSION),
         "device": "avx512vnni",  # all operations are pinned by IEEE 754 or whole: one CPU of the kind is like another
         "numba": numba.__version__,
         "llvmlite": llvmlite.__version__,

@@ -18,8 +18,10 @@ from engine.cpu_backend.team import Team
 from engine.models.shape import ModelShape, RotaryShape
 from kernels.cpu import rows
 from kernels.cpu.attention import BLOCK
-from kernels.cpu.decoder import REGIONS_PER_LAYER, Model, Reals, Step, forward, logits
+from kernels.cpu.decoder import REGIONS_PER_LAYER, forward, logits
+from kernels.cpu.levels import unpack_tile
 from kernels.cpu.matmul import product_tile
+from kernels.cpu.records import Model, Reals, Step
 
 Ids: TypeAlias = NDArray[np.int64]
 
@@ -94,23 +96,35 @@ class CpuDecoder:
 def _model(shape: ModelShape, arrays: Arrays, blocks: int) -> Model:
     """Sizes and addresses; an array without values has none."""
     assert product_tile.address is not None
+    assert unpack_tile.address is not None
     places = {name: address(values) if values.size else 0 for name, values in arrays.items()}
+    hidden = padded(shape.hidden_size)
     tied = {"output": places["embedding"], "output_scale": places["embedding_scale"]}
     return Model(
         product=product_tile.address,
+        unpack=unpack_tile.address,
         layers=shape.num_layers,
         heads=shape.num_heads,
         kv_heads=shape.num_kv_heads,
         head_dim=shape.head_dim,
         padded_head=padded(shape.head_dim),
         hidden=shape.hidden_size,
-        padded_hidden=padded(shape.hidden_size),
+        padded_hidden=hidden,
         padded_ffn=padded(shape.ffn_size),
         output_tiles=padded(shape.vocab_size) // GROUP,
         activation=_ACTIVATIONS[shape.activation],
         blocks=blocks,
+        qkv_group=_group_bytes(arrays["qkv"], hidden),
+        o_group=_group_bytes(arrays["o"], shape.num_heads * padded(shape.head_dim)),
+        gate_up_group=_group_bytes(arrays["gate_up"], hidden),
+        down_group=_group_bytes(arrays["down"], padded(shape.ffn_size)),
         **(tied | places),
     )
+
+
+def _group_bytes(tiles: NDArray[np.generic], inputs: int) -> int:
+    """Of a group of 64 inputs in one tile, by which kernels/cpu tells what is kept as levels."""
+    return int(tiles.shape[-1]) * GROUP // inputs
 
 
 def _rotations(shape: ModelShape, positions: int) -> Arrays:

@@ -1,4 +1,4 @@
-"""Turns a checkpoint's float32 weights into the arrays that kernels/cpu reads: int8, in tiles, padded; knows no files.
+"""Turns a checkpoint's weights into the arrays that kernels/cpu reads: tiles of int8 or of levels; knows no files.
 
 Peak memory beside the arrays: one tensor as the checkpoint hands it out, and a slice of it on its way.
 """
@@ -9,11 +9,16 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.loaders.checkpoint import Checkpoint
+from engine.loaders.checkpoint import Checkpoint, Levels
 from engine.models.shape import ModelShape
 
 GROUP: Final = 64
 """Inputs that share a scale, and outputs of one tile: all widths are padded to whole groups."""
+GROUP_BYTES: Final = GROUP * GROUP
+LEVEL_GROUP_BYTES: Final = 2560
+"""Of a group of one tile, as int8 and as levels (kernels/cpu/levels.py)."""
+RUN: Final = 32
+"""Inputs that share a step and a lowest level."""
 _LEVELS: Final = np.float32(127.0)
 _SMALLEST_MAX: Final = np.float32(1e-30)
 _ROWS_AT_ONCE: Final = 4096
@@ -39,8 +44,20 @@ def padded(width: int) -> int:
     return -(-width // GROUP) * GROUP
 
 
-def layout(shape: ModelShape, *, tied: bool) -> dict[str, ArrayLayout]:
-    """The arrays of a model, by the names that kernels/cpu/decoder.py gives them."""
+def kept_as_levels(checkpoint: Checkpoint, shape: ModelShape) -> frozenset[str]:
+    """Which arrays can keep their weights in the four bits that they have in the file: those without any padding."""
+    roles = {"qkv": ("q", "k", "v"), "o": ("o",), "gate_up": ("gate", "up"), "down": ("down",)}
+    if any(width % GROUP for width in (shape.hidden_size, shape.head_dim, shape.ffn_size)):
+        return frozenset()
+    return frozenset(
+        name
+        for name, own in roles.items()
+        if all(checkpoint.has_levels(role, layer) for role in own for layer in range(shape.num_layers))
+    )
+
+
+def layout(shape: ModelShape, *, tied: bool, levels: frozenset[str] = frozenset()) -> dict[str, ArrayLayout]:
+    """The arrays of a model, by the names that kernels/cpu/records.py gives them."""
     layers, hidden, ffn, head = (
         shape.num_layers,
         padded(shape.hidden_size),
@@ -60,7 +77,8 @@ def layout(shape: ModelShape, *, tied: bool) -> dict[str, ArrayLayout]:
     arrays = {}
     for name, (outputs, inputs) in rows.items():
         lead = () if name in ("embedding", "output") else (layers,)
-        arrays[name] = ArrayLayout((*lead, outputs // GROUP, inputs * GROUP), np.uint8)
+        group_bytes = LEVEL_GROUP_BYTES if name in levels else GROUP_BYTES
+        arrays[name] = ArrayLayout((*lead, outputs // GROUP, inputs // GROUP * group_bytes), np.uint8)
         arrays[f"{name}_scale"] = ArrayLayout((*lead, outputs), np.float32)
     norms = {
         "attention_norm": hidden,
@@ -95,15 +113,14 @@ def _pack_attention(checkpoint: Checkpoint, shape: ModelShape, layer: int, into:
         past = first + heads * head
         rows = checkpoint.take(name, (heads * shape.head_dim, hidden), layer)
         whole_heads = _pad(rows.reshape(heads, shape.head_dim, hidden), 1).reshape(heads * head, hidden)
-        tiles = slice(first // GROUP, past // GROUP)
-        pack_rows(whole_heads, into["qkv"][layer, tiles], into["qkv_scale"][layer, first:past])
+        _pack_linear(checkpoint, name, layer, whole_heads, into, "qkv", first)
         if shape.qkv_bias:
             bias = checkpoint.take(f"{name}_bias", (heads * shape.head_dim,), layer)
             into["qkv_bias"][layer, first:past] = _pad(bias.reshape(heads, -1), 1).ravel()
         first = past
     columns = checkpoint.take("o", (hidden, shape.query_size), layer)
     by_head = _pad(columns.reshape(hidden, shape.num_heads, shape.head_dim), 2).reshape(hidden, -1)
-    pack_rows(by_head, into["o"][layer], into["o_scale"][layer])
+    _pack_linear(checkpoint, "o", layer, by_head, into, "o", 0)
     norms = {"attention_norm": hidden}
     norms |= {"q_norm": shape.head_dim, "k_norm": shape.head_dim} if shape.qk_norm else {}
     norms |= {"attention_post_norm": hidden} if shape.post_norms else {}
@@ -113,13 +130,24 @@ def _pack_attention(checkpoint: Checkpoint, shape: ModelShape, layer: int, into:
 
 def _pack_mlp(checkpoint: Checkpoint, shape: ModelShape, layer: int, into: Arrays) -> None:
     hidden, ffn = shape.hidden_size, shape.ffn_size
-    half = padded(ffn) // GROUP
-    for name, tiles in (("gate", slice(0, half)), ("up", slice(half, 2 * half))):
-        scales = into["gate_up_scale"][layer, tiles.start * GROUP : tiles.stop * GROUP]
-        pack_rows(checkpoint.take(name, (ffn, hidden), layer), into["gate_up"][layer, tiles], scales)
-    pack_rows(checkpoint.take("down", (hidden, ffn), layer), into["down"][layer], into["down_scale"][layer])
+    for name, first in (("gate", 0), ("up", padded(ffn))):
+        rows = _pad(checkpoint.take(name, (ffn, hidden), layer), 0)
+        _pack_linear(checkpoint, name, layer, rows, into, "gate_up", first)
+    _pack_linear(checkpoint, "down", layer, checkpoint.take("down", (hidden, ffn), layer), into, "down", 0)
     for name in ("mlp_norm", "mlp_post_norm") if shape.post_norms else ("mlp_norm",):
         _fill(into[name][layer], checkpoint.take(name, (hidden,), layer))
+
+
+def _pack_linear(
+    checkpoint: Checkpoint, role: str, layer: int, values: Floats, into: Arrays, name: str, first: int
+) -> None:
+    """A role's weights from output `first` of a layer of the array `name` on."""
+    past = first + padded(len(values))
+    tiles, scales = into[name][layer, first // GROUP : past // GROUP], into[f"{name}_scale"][layer, first:past]
+    if tiles.shape[1] == padded(values.shape[1]) * GROUP:
+        pack_rows(values, tiles, scales)
+    else:
+        pack_levels(values, checkpoint.levels(role, values.shape, layer), tiles, scales)
 
 
 def _pad(values: Floats, axis: int) -> Floats:
@@ -153,3 +181,44 @@ def pack_rows(values: Floats, tiles: NDArray[np.generic], scales: NDArray[np.gen
     if len(values) % GROUP == 0 and padded(len(values)) // GROUP == len(tiles):
         return
     tiles[padded(len(values)) // GROUP :] = 0x80
+
+
+def pack_levels(values: Floats, levels: Levels, tiles: NDArray[np.generic], scales: NDArray[np.generic]) -> None:
+    """values [out, in], each one of its run's levels -> tiles uint8 [out / 64, in * 40], scales [out].
+
+    scale = max|w| / 127 of each output;  step, low in 256ths of it;  byte = (low + step * level) >> 8
+    Sizes are multiples of 64. Rounding step and low moves one byte in some thirty by 1 from where `pack_rows` puts it.
+    """
+    for start in range(0, len(values), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        part, step, lowest = values[rows], levels.step[rows], levels.lowest[rows]
+        largest = np.maximum(np.abs(part).max(axis=1), _SMALLEST_MAX)
+        unit = (np.float64(_LEVELS) / largest)[:, None]
+        pairs = np.stack((_in_256ths(step * unit), _in_256ths(lowest * unit + 128.5)), axis=-1)  # [out, runs, 2]
+        packed = packed_levels(_level_numbers(part, step, lowest), pairs)
+        tiles[start // GROUP : start // GROUP + len(packed)] = packed
+        scales[rows] = largest / _LEVELS
+
+
+def _level_numbers(values: Floats, step: Floats, lowest: Floats) -> NDArray[np.uint16]:
+    """Which of its run's levels each value is.  # [out, in], 0 to 15"""
+    runs = values.reshape(len(values), -1, RUN) - lowest[:, :, None]
+    numbers = np.rint(runs / np.where(step == 0, np.float32(1.0), step)[:, :, None])
+    return np.clip(numbers, 0, 15).astype(np.uint16).reshape(values.shape)
+
+
+def _in_256ths(values: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Whole numbers modulo 2^16, as the unpacking reckons: what no weight of the run uses may be anything."""
+    return np.rint(np.clip(values * 256.0, -(2.0**40), 2.0**40)).astype(np.int64).astype(np.uint16)
+
+
+def packed_levels(numbers: NDArray[np.uint16], pairs: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Level numbers [out, in] and (step, low) of each run [out, in / 32, 2] in the order of kernels/cpu/levels.py."""
+    tiles = len(numbers) // GROUP
+    #   tile, quarter, output, run, pair of quads, quad, half, one of two
+    each = numbers.reshape(tiles, 4, 16, -1, 4, 2, 2, 2)
+    words = each[..., 0, :, 0] | each[..., 0, :, 1] << 4 | each[..., 1, :, 0] << 8 | each[..., 1, :, 1] << 12
+    ordered = words.transpose(0, 3, 1, 4, 2, 5)  # tile, run, quarter, pair, output, half
+    heads = pairs.reshape(tiles, 4, 16, -1, 2).transpose(0, 3, 1, 2, 4)  # tile, run, quarter, output, step or low
+    lines = np.concatenate((heads.reshape(*heads.shape[:3], 1, 32), ordered.reshape(*ordered.shape[:4], 32)), axis=3)
+    return lines.reshape(tiles, -1).view(np.uint8)

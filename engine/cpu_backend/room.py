@@ -9,7 +9,8 @@ from engine.cpu_backend.memory import address, aligned
 from engine.cpu_backend.packing import GROUP, padded
 from engine.models.shape import ModelShape
 from kernels.cpu.attention import BLOCK
-from kernels.cpu.decoder import STRIP, Room
+from kernels.cpu.projections import STRIP
+from kernels.cpu.records import Room
 
 _FLOAT_BYTES: Final = 4
 _LINE: Final = 64
@@ -21,9 +22,11 @@ class WorkingMemory:
     def __init__(self, shape: ModelShape, max_context: int, threads: int) -> None:
         self._shape = shape
         self._capacity = 0
-        head = padded(shape.head_dim)
-        tiles = max(2, head // GROUP) * STRIP * GROUP * _FLOAT_BYTES
-        self._head_at = tiles
+        head, hidden = padded(shape.head_dim), padded(shape.hidden_size)
+        self._weights_at = max(2, head // GROUP) * STRIP * GROUP * _FLOAT_BYTES
+        # The tiles of an item: of gate and up, of a head's queries, or of what is behind attention or the activation.
+        inputs = max(2 * hidden, head // GROUP * hidden, shape.num_heads * head, padded(shape.ffn_size))
+        self._head_at = self._weights_at + inputs * GROUP
         self._whole_at = self._head_at + head * _FLOAT_BYTES
         self._scores_at = self._whole_at + head
         scores = (max_context + 2 * BLOCK) * _FLOAT_BYTES
@@ -71,6 +74,7 @@ class WorkingMemory:
             query_starts=query_starts,
             own=address(self._own),
             own_bytes=self._own_bytes,
+            weights_at=self._weights_at,
             head_at=self._head_at,
             whole_at=self._whole_at,
             scores_at=self._scores_at,

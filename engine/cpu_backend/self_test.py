@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cpu_backend.memory import address, aligned
-from engine.cpu_backend.packing import GROUP, pack_rows, padded
+from engine.cpu_backend.packing import GROUP, RUN, pack_rows, packed_levels, padded
+from kernels.cpu.levels import unpacked_to
 from kernels.cpu.matmul import product_of
 
 # One row, every size of block, and some that are made of several.
@@ -19,6 +20,19 @@ def products_are_exact(widths: Iterable[int]) -> bool:
     whether every row alone gives what it gave among others."""
     random = np.random.default_rng(0)
     return all(_is_exact(padded(width), random) for width in sorted(set(widths)))
+
+
+def levels_are_exact() -> bool:
+    """Whether a tile of levels becomes the bytes of its formula, where 16 bits are too few for its products, too."""
+    random = np.random.default_rng(1)
+    inputs = 2 * GROUP
+    numbers = random.integers(0, 16, (GROUP, inputs), dtype=np.uint16)
+    pairs = random.integers(0, 1 << 16, (GROUP, inputs // RUN, 2), dtype=np.uint16)
+    step, low = np.repeat(pairs[..., 0], RUN, axis=1), np.repeat(pairs[..., 1], RUN, axis=1)
+    expected = (low + step * numbers) >> 8  # [out, in]
+    tile, out = packed_levels(numbers, pairs), aligned((inputs // 4, GROUP, 4), np.uint8)
+    unpacked_to(address(tile), address(out), inputs // GROUP)
+    return np.array_equal(out.transpose(1, 0, 2).reshape(GROUP, inputs), expected)
 
 
 def _is_exact(width: int, random: np.random.Generator) -> bool:

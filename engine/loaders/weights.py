@@ -11,10 +11,11 @@ from typing import Final
 
 import numpy as np
 
+from engine.loaders.checkpoint import Levels
 from engine.loaders.files import corrupt
 from engine.loaders.inventory import name_of
-from engine.loaders.tensors import TensorFile
-from engine.loaders.unpacking import Floats, all_finite, unpack
+from engine.loaders.tensors import TensorFile, TensorInfo
+from engine.loaders.unpacking import LEVELS, Floats, all_finite, unpack
 
 _ROTATED: Final = ("q", "k", "q_bias", "k_bias")
 
@@ -58,11 +59,29 @@ class WeightFile:
             values += np.float32(self._layout.norm_offset)
         return values
 
-    def _unpack(self, name: str | None, expected: tuple[int, ...]) -> Floats:
+    def has_levels(self, role: str, layer: int | None = None) -> bool:
+        """Whether its type is one of four bits."""
+        info = self._file.tensors.get(name_of(self._layout.names, role, layer) or "")
+        return info is not None and info.format.name in LEVELS
+
+    def levels(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> Levels:
+        """Which values its weights may have, in the rows of `take`."""
+        info = self._find(name_of(self._layout.names, role, layer), shape)
+        blocks = self._file.raw(info.name).reshape(-1, info.format.block_bytes)
+        found = [part.reshape(shape[0], -1) for part in LEVELS[info.format.name](blocks)]
+        if self._layout.interleaved and role in _ROTATED:
+            found = [_halves_layout(part, self._head_dim) for part in found]
+        return Levels(*found)
+
+    def _find(self, name: str | None, expected: tuple[int, ...]) -> TensorInfo:
         info = None if name is None else self._file.tensors.get(name)
         if info is None or info.shape != expected:
             found = "missing" if info is None else f"of shape {info.shape}"
             raise corrupt(self._path, f"tensor {name!r} is {found}; its metadata asks for {expected}")
+        return info
+
+    def _unpack(self, name: str | None, expected: tuple[int, ...]) -> Floats:
+        info = self._find(name, expected)
         values = unpack(self._file.raw(info.name), info.format, info.shape)
         if not all_finite(values):
             raise corrupt(self._path, f"tensor {name!r} holds values that are not finite numbers")

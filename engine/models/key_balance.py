@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.loaders.checkpoint import Checkpoint
+from engine.loaders.checkpoint import Checkpoint, Levels
 from engine.models.shape import ModelShape
 
 Floats = NDArray[np.float32]
@@ -50,6 +50,12 @@ class BalancedKeys:
         rows = moved.reshape(-1, *(1 for _ in shape[1:]))  # [rows of values, ...]
         scaled: Floats = values / rows if is_key else values * rows
         return scaled
+
+    def has_levels(self, role: str, layer: int | None = None) -> bool:
+        return role not in ("q", "k") and self._checkpoint.has_levels(role, layer)
+
+    def levels(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> Levels:
+        return self._checkpoint.levels(role, shape, layer)
 
     def _scales(self, layer: int) -> Floats:
         """From biases, beside the length of each row of weights times the norm before it: what unit inputs make of it.

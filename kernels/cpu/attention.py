@@ -74,7 +74,7 @@ def _score(query: Any, scale: Any, start: Any, keys: Any, key_scales: Any, head_
 def _add_values(w: Any, values: Any, head_dim: Any, weights: Any, out: Any) -> None:
     """out float32 [head_dim] += weights of one block . its values. `weights` is room for 16 bytes."""
     most = max_magnitude(magnitudes(w))
-    if most > SMALLEST_MAX:
+    if not most <= SMALLEST_MAX:  # NaN goes on, so that its row is known to be broken
         store_bytes(weights, to_ints(nearest(w * splat(_WEIGHT_LEVELS / most))))
         step = splat(most * _WEIGHT_STEP)
         p, q, r, s = load_int(weights), load_int(weights + 4), load_int(weights + 8), load_int(weights + 12)

@@ -16,10 +16,25 @@ from llvmlite import ir
 from numba import cfunc, types
 from numba.core import cgutils
 
-from kernels.cpu.simd import F32, FLOATS, I32, I64, INTS, LANES, dot, emit_prefetch, operation, pointer, spread
+from kernels.cpu.simd import (
+    F32,
+    FLOATS,
+    I32,
+    I64,
+    INTS,
+    LANES,
+    call_address,
+    dot,
+    emit_prefetch,
+    operation,
+    pointer,
+    spread,
+)
 
 GROUP: Final = 64
 """Inputs that share one scale of the activations; also the outputs of one tile."""
+GROUP_BYTES: Final = GROUP * GROUP
+"""Of a group of inputs of a tile."""
 _QUADS: Final = GROUP // 4
 _VECTORS: Final = GROUP // 16
 _UNROLLED: Final = 4
@@ -134,12 +149,7 @@ def product_of(x: int, scales: int, starts: int, weights: int, out: int, rows: i
     product_tile.ctypes(x, scales, starts, weights, out, rows, groups, groups, weights)
 
 
-def _emit_call(builder: Any, function: Any, *arguments: Any) -> Any:
-    signature = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
-    return builder.call(builder.inttoptr(function, signature.as_pointer()), arguments)
-
-
-call_product = operation(types.void, (types.int64,) * 10, _emit_call)
+call_product = operation(types.void, (types.int64,) * 10, call_address)
 """`product_tile` by its address, and its arguments.
 
 A compiled function that is called by name is compiled anew within each of its callers; these tiles are too

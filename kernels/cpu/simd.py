@@ -68,6 +68,12 @@ def dot(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
     return call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, total, unsigned, signed)
 
 
+def call_address(builder: Any, function: Any, *arguments: Any) -> Any:
+    """A call of a function of whole numbers that is known by its address."""
+    signature = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
+    return builder.call(builder.inttoptr(function, signature.as_pointer()), arguments)
+
+
 def operation(result: types.Type, parameters: tuple[types.Type, ...], emit: Emit) -> Any:
     """A function for numba code whose body is the LLVM that `emit(builder, *arguments)` writes."""
 

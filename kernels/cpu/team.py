@@ -6,7 +6,7 @@ item by item, so a thread that was held up does less of it; who computes an item
     board  int64 at an address, a cache line for each number:  | arrivals | items taken, by counter 0 | 1 | ...
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -50,6 +50,26 @@ _fetch_add = operation(types.int64, (types.int64,), _add_one)
 _atomic_load = operation(types.int64, (types.int64,), _look)
 _relax = operation(types.void, (), _pause)
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
+
+
+class Share(NamedTuple):
+    """What a thread works on: some of a step's rows, and of their items one piece; then it helps with the others'.
+
+    A piece is a run of neighbours: weights that follow each other are fetched ahead by themselves.
+    """
+
+    counter: int
+    first: int  # row
+    past: int
+    piece: int
+    pieces: int
+    own: int  # room.own of this thread
+
+
+@njit(cache=True, nogil=True)
+def span(share: Any, items: Any) -> Any:
+    """Where the share's piece of so many items begins and ends."""
+    return items * share.piece // share.pieces, items * (share.piece + 1) // share.pieces
 
 
 @njit(cache=True, nogil=True)

@@ -9,9 +9,10 @@ from engine.loaders.tensors import BlockFormat
 from engine.loaders.unpacking.blocks import BLOCKS_OF_32
 from engine.loaders.unpacking.floats import FLOATS
 from engine.loaders.unpacking.k_quants import K_QUANTS
+from engine.loaders.unpacking.levels import LEVELS
 from engine.loaders.unpacking.types import Bytes, Floats
 
-__all__ = ["Bytes", "Floats", "all_finite", "unpack"]
+__all__ = ["LEVELS", "Bytes", "Floats", "all_finite", "unpack"]
 
 _UNPACKERS: Final[dict[str, Callable[[Bytes, Floats], None]]] = {**FLOATS, **BLOCKS_OF_32, **K_QUANTS}
 _SLAB_VALUES: Final = 1 << 16  # 256 kB of float32: the passes over a slab stay in the cache of a core

@@ -23,8 +23,9 @@ from engine.loaders.unpacking.types import Bytes, Floats, half_at
 _RUN_BYTES: Final = 12
 
 
-def _run_scales(packed: Bytes) -> tuple[Bytes, Bytes]:
-    """[blocks, 12] bytes -> scales and mins of the runs.  # [blocks, 8] each, 0 to 63"""
+def run_scales(blocks: Bytes) -> tuple[Bytes, Bytes]:
+    """Blocks of Q4_K or Q5_K -> scales and mins of their runs.  # [blocks, 8] each, 0 to 63"""
+    packed = blocks[:, 4 : 4 + _RUN_BYTES]
     low, middle, high = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
     scales = np.concatenate([low & 63, (high & 15) | (low >> 6 << 4)], axis=1)
     mins = np.concatenate([middle & 63, (high >> 4) | (middle >> 6 << 4)], axis=1)
@@ -39,7 +40,7 @@ def _nibble_runs(packed: Bytes) -> NDArray[np.uint8]:
 
 def _scaled_runs(blocks: Bytes, quants: NDArray[np.uint8], out: Floats) -> None:
     """(scale * run scale) * quants - (min * run min); quants are [blocks, 8, 32]."""
-    scales, mins = _run_scales(blocks[:, 4 : 4 + _RUN_BYTES])
+    scales, mins = run_scales(blocks)
     runs = out.reshape(-1, 8, 32)
     np.multiply(quants, (half_at(blocks, 0) * scales)[:, :, None], out=runs)
     runs -= (half_at(blocks, 2) * mins)[:, :, None]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engine import EngineConfig, SamplingParams
 from engine.batch import Batch, PageLayout, build_batch
 from engine.cpu_backend.loading import load_cpu_model, unsupported
+from engine.loaders.checkpoint import Levels
 from engine.models.causal_lm import CausalLM
 from engine.models.shape import ModelShape, RotaryShape
 from engine.request import Request
@@ -62,6 +63,12 @@ class Drawn:
         drawn *= 0.2 if is_norm or role.endswith("bias") else 1.5 * shape[-1] ** -0.5
         drawn += is_norm
         return drawn
+
+    def has_levels(self, role: str, layer: int | None = None) -> bool:
+        return False
+
+    def levels(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> Levels:
+        raise AssertionError(f"{role} has no levels")
 
 
 def why_not(shape: ModelShape = LLAMA) -> str | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from engine.config import EngineConfig
 from engine.cpu_backend import loading, self_test
 from engine.cpu_backend.packing import GROUP, layout, pack, pack_rows, padded
+from engine.loaders.checkpoint import Levels
 from engine.models.shape import ModelShape, RotaryShape
 
 pytest.importorskip("numba")
@@ -39,6 +40,12 @@ class Numbered:
         seed = sum(map(ord, role)) * 100 + (layer or 0)
         values: NDArray[np.float32] = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
         return values
+
+    def has_levels(self, role: str, layer: int | None = None) -> bool:
+        return False
+
+    def levels(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> Levels:
+        raise AssertionError(f"{role} has no levels")
 
 
 def unpacked(tiles: NDArray[Any], scales: NDArray[Any]) -> NDArray[np.float32]:

@@ -8,9 +8,8 @@ from engine.errors import EngineConfigError
 from engine.memory import Memory, host_memory
 from engine.models.shape import ModelShape
 
-_PART: Final = (
-    0.8  # of what is left goes to pages: the interpreter, its heap's gaps and what others start need the rest
-)
+# Of what is left goes to pages: the interpreter, its heap's gaps and what others start need the rest.
+_PART: Final = 0.8
 _CAP: Final = 2 << 30  # bytes of pages on a host, where nobody asked for a figure: others live there too
 _UNKNOWN: Final = Memory(2 << 30, 1 << 62)  # where no system file says what there is
 

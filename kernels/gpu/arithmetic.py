@@ -37,7 +37,7 @@ def round_even(x):
 def exp2(x):
     """2^x for float32 x up to 100; 2^-100 stands for all below. Source: kernels/reference/paged_attention.py."""
     x = tl.maximum(x, _LOWEST_EXPONENT)
-    whole = (x + _ROUNDER) - _ROUNDER
+    whole = round_even(x)
     fraction = x - whole
     power = fraction * _C5
     power = (power + _C4) * fraction

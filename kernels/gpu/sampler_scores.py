@@ -110,6 +110,7 @@ def _penalised(
     vocab: tl.constexpr,
     words: tl.constexpr,
 ):
+    """Scores of some ids of a row behind its penalties and its mask."""
     slot = tl.load(history_slot + row).to(tl.int64)
     if slot >= 0:
         seen = tl.load(history + slot * vocab + ids, mask=inside, other=0)

@@ -1,4 +1,4 @@
-"""How a row is cut into tiles of whole groups, and which types a product's tile has; knows no operation."""
+"""How a row is cut into tiles of whole groups; knows no operation."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -126,6 +126,17 @@ def test_no_more_run_at_once_than_allowed() -> None:
     assert (bench.scheduler.running, bench.scheduler.waiting) == (2, 1)
 
 
+@pytest.mark.parametrize(("pages", "running"), [(95, 2), (96, 1)])
+def test_who_runs_keeps_room_to_grow(pages: int, running: int) -> None:
+    """Of 100 pages "a" has three, and two stay free."""
+    bench = Bench(pages=100)
+    bench.add("a", 8)
+    bench.step()
+    bench.add("b", pages * PAGE)
+    bench.step()
+    assert bench.scheduler.running == running
+
+
 def test_nobody_overtakes_the_first_in_line() -> None:
     bench = Bench(pages=4, batched=64)
     bench.add("a", 8)

@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from engine.block_pool import BlockPool
 from engine.bounds import need_number, need_whole, whole_ids
+from engine.budget import Budget
 from engine.config import EngineConfig
 from engine.errors import EngineRequestError
 from engine.health import Health, Pulse
@@ -25,21 +26,6 @@ from engine.step_room import StepLimits
 from engine.step_sizer import StepSizer
 
 _FURTHEST_CLASS: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """KV cache in tokens, and how many more requests may be added without waiting for another to end.
-
-    free = (pages that no request holds, those of the prefix cache included
-            - pages that running requests still need for the tokens they know) x page size
-
-    What running ones will yet generate, and all that waiting ones will want, is not taken off.
-    """
-
-    total_tokens: int
-    free_tokens: int
-    free_seqs: int
 
 
 class Engine:
@@ -61,11 +47,8 @@ class Engine:
         self._scheduler = Scheduler(self._cache, self._num_pages, config.page_size, config.max_num_seqs)
         model, threads = self._loaded.model, config.threads or available_cores()
         self._runner = runner_for(model, config.page_size, lambda: host_sampler(model.vocab_size, threads))
-        self._sizer = (
-            None
-            if config.step_seconds is None
-            else StepSizer(config.step_seconds, config.max_batched_tokens, config.page_size)
-        )
+        seconds = config.step_seconds
+        self._sizer = StepSizer(seconds, config.max_batched_tokens, config.page_size) if seconds else None
         self._arrivals = 0
         self._draining = False
         self._steps = Pipeline(self._runner, clock)
@@ -158,11 +141,11 @@ class Engine:
         """What is free at this moment, between two steps."""
         size, taken = self._config.page_size, self._scheduler.running + self._scheduler.waiting
         free_seqs = max(0, self._config.max_num_seqs - taken)
-        return Budget(self._num_pages * size, self._scheduler.spare_pages * size, free_seqs)
+        return Budget(self._num_pages * size, self._scheduler.spare_pages(self._scheduler) * size, free_seqs)
 
     def would_fit(self, tokens: int) -> bool:
-        """Whether `add_request` would take so many tokens of prompt and output together. Now or later: if the cache is
-        full, the request waits."""
+        """Whether `add_request` would take so many tokens of prompt and output together. Not whether they could run at
+        once, which `budget` tells: if the cache is full, the request waits."""
         return tokens <= self.max_context
 
     def health(self) -> Health:

@@ -1,14 +1,16 @@
 """A request inside the engine, and what it was asked with; knows ids and positions, no text and no tensors."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
+from engine.bounds import need_number, need_whole, shown
 from engine.errors import EngineRequestError
 from engine.logprobs import MOST_ALTERNATIVES, TokenLogprobs
 
-_MAX_SEED: Final = 1 << 64
+_Collection = TypeVar("_Collection")
+
+_LARGEST: Final = (1 << 64) - 1
 # Looked through at every token.
 _MOST_BAD_WORDS: Final = 1024
 _LONGEST_BAD_WORD: Final = 256
@@ -57,35 +59,38 @@ class SamplingParams:
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
             if value is not None:
-                _within(name, value, 0, MOST_ALTERNATIVES)
-                if not isinstance(value, int):
-                    raise EngineRequestError(f"{name} must be a whole number, not {value!r}")
-        _within("max_tokens", self.max_tokens, 1 if self.prompt_logprobs is None else 0, math.inf)
-        _within("min_tokens", self.min_tokens, 0, self.max_tokens)
-        _within("temperature", self.temperature, 0.0, 100.0)
-        _within("top_p", self.top_p, 1e-9, 1.0)
-        _within("top_k", self.top_k, 0, math.inf)
-        _within("min_p", self.min_p, 0.0, 1.0)
-        _within("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
-        _within("presence_penalty", self.presence_penalty, -100.0, 100.0)
-        _within("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
-        _within("seed", self.seed, 0, _MAX_SEED - 1)
-        _within("choice", self.choice, 0, 1 << 20)
-        for token_id, bias in self.logit_bias.items():
-            _within("a token id of logit_bias", token_id, 0, vocab_size - 1)
-            _within("a logit bias", bias, -1e4, 1e4)
-        _within("the number of bad_words", len(self.bad_words), 0, _MOST_BAD_WORDS)
+                need_whole(name, value, 0, MOST_ALTERNATIVES)
+        need_whole("max_tokens", self.max_tokens, 1 if self.prompt_logprobs is None else 0, _LARGEST)
+        need_whole("min_tokens", self.min_tokens, 0, self.max_tokens)
+        need_number("temperature", self.temperature, 0.0, 100.0)
+        need_number("top_p", self.top_p, 1e-9, 1.0)
+        need_whole("top_k", self.top_k, 0, _LARGEST)
+        need_number("min_p", self.min_p, 0.0, 1.0)
+        need_number("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
+        need_number("presence_penalty", self.presence_penalty, -100.0, 100.0)
+        need_number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
+        need_whole("seed", self.seed, 0, _LARGEST)
+        need_whole("choice", self.choice, 0, 1 << 20)
+        for token_id in _of_kind("stop_token_ids", self.stop_token_ids, Sequence):
+            need_whole("a token id of stop_token_ids", token_id, 0, vocab_size - 1)
+        for token_id, bias in _of_kind("logit_bias", self.logit_bias, Mapping).items():
+            need_whole("a token id of logit_bias", token_id, 0, vocab_size - 1)
+            need_number("a logit bias", bias, -1e4, 1e4)
+        need_whole("the number of bad_words", len(_of_kind("bad_words", self.bad_words, Sequence)), 0, _MOST_BAD_WORDS)
         for word in self.bad_words:
-            _within("the length of one of bad_words", len(word), 1, _LONGEST_BAD_WORD)
+            need_whole(
+                "the length of one of bad_words", len(_of_kind("bad_words", word, Sequence)), 1, _LONGEST_BAD_WORD
+            )
             for token_id in word:
-                _within("a token id of bad_words", token_id, 0, vocab_size - 1)
+                need_whole("a token id of bad_words", token_id, 0, vocab_size - 1)
         if self.grammar is not None:
             raise EngineRequestError("grammar is not supported by this engine yet; leave it out")
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # NaN is never within
-        raise EngineRequestError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
+def _of_kind(name: str, value: _Collection, kind: type[object]) -> _Collection:
+    if not isinstance(value, kind):
+        raise EngineRequestError(f"{name} cannot be {shown(value)}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

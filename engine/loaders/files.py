@@ -1,6 +1,7 @@
 """Maps model files into memory and reads the small ones beside them; knows no format but JSON.
 
-Everything here is bounded: JSON is refused above a size, and mapping reads nothing by itself.
+Everything here is bounded: JSON is refused above a size, and mapping reads nothing by itself. A file that is cut short
+while it is mapped ends the process, by a signal that nothing can catch: model files are replaced, never written into.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from typing import Final
 from engine.errors import ModelFileError
 
 # Separators of a JSON text, and so its values: Gemma 3's tokenizer has two million. A value takes up to 200 bytes.
-_MAX_VALUES: Final = 4 << 20
+_MAX_VALUES: Final = 3 << 20
 _ESCAPED_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 

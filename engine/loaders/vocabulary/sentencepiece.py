@@ -12,7 +12,7 @@ from typing import Final
 
 from engine.loaders.vocabulary.document import NORMAL, Document, Vocabulary, document, sequence
 
-_MAX_CUTS: Final = 8 << 20
+_MAX_CUTS: Final = 4 << 20
 _MAX_MERGES: Final = 1 << 20  # twice what Gemma 3 has
 _SPACE: Final = "\u2581"
 _TO_MARKS: Final[Document] = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}

@@ -1,7 +1,8 @@
 """Continuous batching over a paged KV cache, exact under any schedule. Token ids in, token ids out."""
 
+from engine.budget import Budget
 from engine.config import EngineConfig
-from engine.engine import Budget, Engine
+from engine.engine import Engine
 from engine.errors import EngineConfigError, EngineError, EngineRequestError, EngineStepError, ModelFileError
 from engine.health import Health
 from engine.logprobs import TokenLogprobs

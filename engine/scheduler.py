@@ -5,7 +5,7 @@ least, then waiting ones in the order in which they are due. A decode row and a 
 """
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from engine.logprobs import TokenLogprobs
@@ -39,11 +39,10 @@ class Scheduler:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    @property
-    def spare_pages(self) -> int:
-        """Pages that no request holds, less those that running ones will need for tokens they know already. Pages that
-        only the prefix cache holds are spare; waiting requests have been promised none."""
-        promised = sum(self._missing(request, request.length) for request in self._running)
+    def spare_pages(self, requests: Iterable[Request]) -> int:
+        """Pages that no request holds, less those that `requests` will need for tokens they know already. Pages that
+        only the prefix cache holds are spare."""
+        promised = sum(self._missing(request, request.length) for request in requests)
         return max(0, self._cache.available - promised)
 
     def __contains__(self, request_id: str) -> bool:
@@ -150,7 +149,7 @@ class Scheduler:
         found = self._find(request)
         start = len(found) * self._page_size
         needed = self.pages_for(len(request.ids)) - len(found) + self._cache.idle_among(found)
-        has_room = needed + self._watermark <= self.spare_pages if self._running else True
+        has_room = needed + self._watermark <= self.spare_pages(self._running) if self._running else True
         if not has_room or not room.rows(start, len(request.ids) - start) or self._is_coming(request, len(found)):
             return None
         assert not request.awaited, "a request runs again before it was heard of"

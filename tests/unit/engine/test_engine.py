@@ -206,6 +206,7 @@ def test_budget_counts_pages_and_places(tiny: Path) -> None:
     engine.add_request("b", (1,), PARAMS)
     engine.add_request("c", (1,), PARAMS)
     assert engine.budget().free_seqs == 0
+    assert engine.budget().free_tokens == 56 - 2 * 8, "those who wait have been promised pages too"
     run(engine)
     assert engine.budget().free_tokens == 80
 

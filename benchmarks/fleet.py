@@ -132,6 +132,7 @@ def contest(model: Path, threads: int) -> Iterator[Contest]:
     own = settings.load().engine.model_copy(update={"threads": threads})
     config = asdict(engine_config(str(model), own))
     options = {name: value for name, value in config.items() if name not in ("model", "threads")}
+    options["cache_dir"] = str(config["cache_dir"])
     peer = replace(NATURAL_ENDS, options={**options, **NATURAL_ENDS.options})
     environ = {"HEADRACE_ENGINE__THREADS": str(threads)}
     words = Words(Tokenizer.from_str(describe(model).tokenizer_json))

@@ -90,6 +90,8 @@ class WorkerSettings(Section):
 
 
 class EngineSettings(Section):
+    """`cache_dir` keeps packed weights and compiled code between starts."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     numerics: Literal["exact", "reference"] = "exact"
     backend: Literal["auto", "torch", "cpu", "cuda"] = "auto"
@@ -100,6 +102,7 @@ class EngineSettings(Section):
     step_seconds: float = Field(default=0.1, gt=0)
     max_context: int | None = Field(default=None, ge=16)
     threads: int | None = Field(default=None, ge=1)
+    cache_dir: Path = Field(default_factory=lambda: _xdg("XDG_CACHE_HOME", ".cache") / "engine")
 
 
 class BlobSettings(Section):

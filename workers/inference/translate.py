@@ -40,6 +40,7 @@ def engine_config(model_path: str, settings: EngineSettings) -> EngineConfig:
         max_batched_tokens=settings.max_batched_tokens,
         max_context=settings.max_context,
         threads=settings.threads or _spare_cores(),
+        cache_dir=settings.cache_dir,
     )
 
 

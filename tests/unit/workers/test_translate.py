@@ -1,6 +1,7 @@
 """What the engine is told in the words of the pipe, and what it says back: one tiny engine, one request at a time."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from headrace.contract.generation import Sampling
 from headrace.settings import EngineSettings
 from tests.tiny_model import write_tiny_model
 from workers.inference.messages import AddRequest, Output
-from workers.inference.translate import EngineRunner, load_engine
+from workers.inference.translate import EngineRunner, engine_config, load_engine
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +49,7 @@ def test_every_output_says_how_much_of_the_prompt_was_cached(runner: EngineRunne
     first, second = run(runner, ask("first", prompt)), run(runner, ask("second", prompt))
     assert [output.cached_tokens for output in first] == [0, 0]
     assert [output.cached_tokens for output in second] == [32, 32]  # whole pages of 16
+
+
+def test_the_engine_keeps_its_files_where_the_settings_say(tmp_path: Path) -> None:
+    assert engine_config("model.gguf", EngineSettings(cache_dir=tmp_path)).cache_dir == tmp_path

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from engine.step_plan import ScheduledChunk
 from engine.torch_backend.loading import load_torch_model
 
 VOCAB, CONTEXT = 70, 192
+LINEAR = ("q", "k", "v", "o", "gate", "up", "down")
 NEVER_ASKED = 66
 """A token of no request."""
 CONFIG = EngineConfig("none", device="cpu", threads=1)
@@ -49,15 +51,22 @@ SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A Checkpoint of random weights, the same for the same names."""
+    """A Checkpoint of random weights, the same for the same names; linear ones on 16 levels a run where `four_bits`."""
 
     tied: bool = False
+    four_bits: bool = False
 
     def has(self, role: str, layer: int | None = None) -> bool:
         return role != "output" or not self.tied
 
     def take(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> NDArray[np.float32]:
-        random = np.random.default_rng(zlib.crc32(f"{role}{layer}".encode()))
+        random = _random(role, layer)
+        if self.has_levels(role, layer):
+            levels = self.levels(role, shape, layer)
+            step, lowest = np.repeat(levels.step, 32, axis=1), np.repeat(levels.lowest, 32, axis=1)
+            numbers = random.integers(0, 16, shape).astype(np.float32)
+            values: NDArray[np.float32] = lowest + numbers * step
+            return values
         drawn: NDArray[np.float32] = random.standard_normal(shape, dtype=np.float32)
         is_norm = role.endswith("norm")
         drawn *= 0.2 if is_norm or role.endswith("bias") else 1.5 * shape[-1] ** -0.5
@@ -65,10 +74,22 @@ class Drawn:
         return drawn
 
     def has_levels(self, role: str, layer: int | None = None) -> bool:
-        return False
+        return self.four_bits and role in LINEAR
 
     def levels(self, role: str, shape: tuple[int, ...], layer: int | None = None) -> Levels:
-        raise AssertionError(f"{role} has no levels")
+        """Steps of either sign, and lowest levels of any distance from zero."""
+        random = _random("levels", role, layer)
+        runs = shape[0], shape[1] // 32
+        step = random.standard_normal(runs, dtype=np.float32) * np.float32(0.3 * shape[1] ** -0.5)
+        return Levels(step, step * random.uniform(-12, -3, runs).astype(np.float32))
+
+
+OWN_OUTPUT: Final = Drawn()
+WEIGHTS: Final = {"own output": OWN_OUTPUT, "tied": Drawn(tied=True), "in four bits": Drawn(four_bits=True)}
+
+
+def _random(*names: object) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(repr(names).encode()))
 
 
 def why_not(shape: ModelShape = LLAMA) -> str | None:
@@ -81,16 +102,16 @@ def fused(
     pages: PageLayout,
     *,
     threads: int = 1,
-    tied: bool = False,
+    weights: Drawn = OWN_OUTPUT,
     context: int = CONTEXT,
 ) -> CausalLM:
-    return load_cpu_model(replace(CONFIG, threads=threads), Drawn(tied), shape, "drawn", pages, context)
+    return load_cpu_model(replace(CONFIG, threads=threads), weights, shape, "drawn", pages, context)
 
 
 def portable(
-    shape: ModelShape, pages: PageLayout, numerics: str, *, tied: bool = False, context: int = CONTEXT
+    shape: ModelShape, pages: PageLayout, numerics: str, *, weights: Drawn = OWN_OUTPUT, context: int = CONTEXT
 ) -> CausalLM:
-    return load_torch_model(replace(CONFIG, numerics=numerics), Drawn(tied), shape, pages, context)
+    return load_torch_model(replace(CONFIG, numerics=numerics), weights, shape, pages, context)
 
 
 def asked(number: int, length: int, pages: Sequence[int]) -> Request:

@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 from engine.batch import PageLayout
 from engine.models.causal_lm import CausalLM
 from engine.request import Request
-from tests.unit.engine.cpu_backend.drawn_models import NEVER_ASKED, SHAPES, asked, fused, rows_of, step, why_not
+from tests.unit.engine.cpu_backend.drawn_models import (
+    NEVER_ASKED,
+    SHAPES,
+    WEIGHTS,
+    asked,
+    fused,
+    rows_of,
+    step,
+    why_not,
+)
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.skipif(why_not() is not None, reason="the fused backend does not run here")
@@ -16,7 +25,7 @@ MOST = 130
 # On two threads a step of a shared machine may wait for a core at every barrier: the counts around every cut.
 FEW = (1, 2, 5, 6, 7, 8, 16, 47, 48, 49, 95, 96, 97, 98, 129, 130)
 COUNTS = {1: tuple(range(1, MOST + 1)), 2: FEW}
-MODELS = ("nine heads of three", "all of Gemma")
+MODELS = {"nine heads of three": "own output", "all of Gemma": "tied", "head of 64": "in four bits"}
 Rows = NDArray[np.float32]
 
 
@@ -30,9 +39,9 @@ def with_logits(model: CausalLM, hidden: Rows) -> Rows:
 def test_a_prompts_rows_are_those_computed_one_by_one(name: str, threads: int) -> None:
     pages = PageLayout(10, 16)
     request = asked(0, MOST, (9, 1, 8, 2, 7, 3, 6, 4, 5))
-    alone = fused(SHAPES[name], pages)
+    alone = fused(SHAPES[name], pages, weights=WEIGHTS[MODELS[name]])
     wanted = with_logits(alone, rows_of(alone, request, (1,), pages.size))
-    model = fused(SHAPES[name], pages, threads=threads)
+    model = fused(SHAPES[name], pages, threads=threads, weights=WEIGHTS[MODELS[name]])
     for count in COUNTS[threads]:
         found = with_logits(model, model.forward(step([(request, 0, count)], pages.size)))
         assert np.array_equal(found, wanted[:count]), f"{count} rows"
@@ -44,7 +53,7 @@ def test_a_batchs_rows_are_those_of_each_request_alone(name: str, threads: int) 
     """Every request has written its text before, and its last row is computed again among others."""
     pages = PageLayout(1 + 3 * MOST, 16)
     requests = [asked(number, 1 + 7 * number % 41, range(1 + 3 * number, 4 + 3 * number)) for number in range(MOST)]
-    model = fused(SHAPES[name], pages, threads=threads)
+    model = fused(SHAPES[name], pages, threads=threads, weights=WEIGHTS[MODELS[name]])
     wanted = np.concatenate([with_logits(model, rows_of(model, each, (50,), pages.size)[-1:]) for each in requests])
     for count in COUNTS[threads]:
         batch = step([last_row(each) for each in requests[:count]], pages.size)
@@ -76,7 +85,8 @@ def test_pages_of_any_size_anywhere_give_the_same_bits(name: str) -> None:
 def test_a_row_that_went_wrong_stays_alone(name: str, value: float) -> None:
     """Its text too sees it from then on, and nobody else: neither beside it nor in its pages afterwards."""
     pages = PageLayout(10, 16)
-    model, bad, good = fused(SHAPES[name], pages), asked(0, 20, (1, 2)), asked(1, 20, (3, 4))
+    model = fused(SHAPES[name], pages, weights=WEIGHTS[MODELS[name]])
+    bad, good = asked(0, 20, (1, 2)), asked(1, 20, (3, 4))
     wanted = rows_of(model, good, (20,), pages.size)
     bad.ids[7] = NEVER_ASKED
     model._arrays["embedding_scale"][NEVER_ASKED] = value  # type: ignore[attr-defined]

@@ -47,9 +47,12 @@ class CpuDecoder:
         self._blocks_per_page = pages.size // BLOCK
         blocks = pages.count * self._blocks_per_page
         self._arrays = {**weights, **_rotations(shape, max_context), **_blocks(shape, blocks)}
-        self._model = _model(shape, self._arrays, blocks)
-        self._reals = Reals(shape.rms_eps, shape.score_scale * _LOG2_E, shape.embedding_scale)
-        self._logits = np.empty((0, self._model.output_tiles * GROUP), dtype=np.float32)
+        model = _model(shape, self._arrays, blocks)
+        reals = Reals(shape.rms_eps, shape.score_scale * _LOG2_E, shape.embedding_scale)
+        self._padded_hidden = model.padded_hidden
+        self._told = (np.array(model, dtype=np.int64), np.array(reals, dtype=np.float64))
+        self._model, self._reals = map(address, self._told)
+        self._logits = np.empty((0, model.output_tiles * GROUP), dtype=np.float32)
         self._memory = WorkingMemory(shape, max_context, threads)
         self._team = Team(threads, (shape.num_layers + 2) * REGIONS_PER_LAYER)
 
@@ -64,11 +67,11 @@ class CpuDecoder:
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """hidden [rows, hidden] -> [rows, vocab], valid until the next call."""
-        room = self._memory.for_rows(len(hidden))
-        x = np.zeros((len(hidden), self._model.padded_hidden), dtype=np.float32)
-        x[:, : hidden.shape[1]] = hidden
+        room, x = self._memory.for_rows(len(hidden)), np.ascontiguousarray(hidden)
+        if x.shape[1] < self._padded_hidden:
+            x = np.pad(x, ((0, 0), (0, self._padded_hidden - x.shape[1])))
         if len(hidden) > len(self._logits):
-            self._logits = np.empty((len(hidden), self._model.output_tiles * GROUP), dtype=np.float32)
+            self._logits = np.empty((len(hidden), self._logits.shape[1]), dtype=np.float32)
         self._team.run(logits, self._model, self._reals, len(hidden), address(x), room, address(self._logits))
         return self._logits[: len(hidden), : self.vocab_size]
 
@@ -82,7 +85,8 @@ class CpuDecoder:
             tables=address(tables),
             table=tables.shape[1],
         )
-        self._team.run(forward, self._model, self._reals, step, room)
+        told = np.array(step, dtype=np.int64)
+        self._team.run(forward, self._model, self._reals, address(told), room)
         return self._memory.x[: step.rows, : self._shape.hidden_size]
 
     def _block_tables(self, tables: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -33,14 +33,14 @@ class WorkingMemory:
         # A line between two threads' parts, or they would take it from each other.
         self._own_bytes = -(-(self._scores_at + scores) // _LINE) * _LINE + _LINE
         self._own = aligned((threads, self._own_bytes), np.uint8)
-        self.room = self.for_rows(1)
+        self.for_rows(1)
 
-    def for_rows(self, count: int) -> Room:
-        """Room for steps of up to `count` rows."""
+    def for_rows(self, count: int) -> int:
+        """The address of a Room for steps of up to `count` rows."""
         if count > self._capacity:
             self._capacity = count
-            self.room = self._make(count)
-        return self.room
+            self._room = np.array(self._make(count), dtype=np.int64)
+        return address(self._room)
 
     def _make(self, count: int) -> Room:
         shape = self._shape

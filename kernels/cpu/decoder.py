@@ -22,6 +22,7 @@ from kernels.cpu.attending import attention
 from kernels.cpu.matmul import GROUP, GROUP_BYTES
 from kernels.cpu.norms import embeddings, norm_row, norms
 from kernels.cpu.projections import STRIP, gate_up, product_of_inputs, project, queries_keys_values
+from kernels.cpu.records import model_at, reals_at, room_at, step_at
 from kernels.cpu.simd import load_floats, store_floats
 from kernels.cpu.team import Share, barrier, counter, next_item, span
 
@@ -30,8 +31,12 @@ _ROWS_APART: Final = STRIP  # of a thread, at least, or its weights would be rea
 
 
 @njit(cache=True, nogil=True)
-def forward(thread: Any, threads: Any, board: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
-    """`room.x` = the residual of every row behind the last layer; all threads of a team call this together."""
+def forward(thread: Any, threads: Any, board: Any, models: Any, numbers: Any, steps: Any, rooms: Any) -> None:
+    """`room.x` = the residual of every row behind the last layer; all threads of a team call this together.
+
+    All are addresses: of a Model, Reals, a Step and Room (records.py).
+    """
+    model, reals, step, room = model_at(models), reals_at(numbers), step_at(steps), room_at(rooms)
     parts = threads if step.rows >= _ROWS_APART * threads else 1
     pieces = threads // parts
     own = room.own + thread * room.own_bytes
@@ -88,9 +93,10 @@ def _layer_region(region: Any, layer: Any, share: Any, model: Any, reals: Any, s
 
 @njit(cache=True, nogil=True)
 def logits(
-    thread: Any, threads: Any, board: Any, model: Any, reals: Any, rows: Any, hidden: Any, room: Any, out: Any
+    thread: Any, threads: Any, board: Any, models: Any, numbers: Any, rows: Any, hidden: Any, rooms: Any, out: Any
 ) -> None:
     """hidden float32 [rows, padded hidden] -> out float32 [rows, 64 * output_tiles]; all threads call this together."""
+    model, reals, room = model_at(models), reals_at(numbers), room_at(rooms)
     own = room.own + thread * room.own_bytes
     row = next_item(counter(board, 0))
     while row < rows:

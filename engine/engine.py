@@ -10,6 +10,7 @@ from engine.block_pool import BlockPool
 from engine.bounds import need_number, need_whole, whole_ids
 from engine.budget import Budget
 from engine.config import EngineConfig
+from engine.cores import available_cores
 from engine.errors import EngineRequestError
 from engine.health import Health, Pulse
 from engine.loaders import ModelDescription
@@ -19,7 +20,7 @@ from engine.pipeline import Pipeline, StepUnderWay
 from engine.prefix_cache import PrefixCache
 from engine.request import Request, Resume, SamplingParams, due_at
 from engine.runner import runner_for
-from engine.sampler import available_cores, host_sampler
+from engine.sampler import host_sampler
 from engine.scheduler import Scheduler
 from engine.step_output import StepOutput, StepStats
 from engine.step_room import StepLimits
@@ -46,7 +47,9 @@ class Engine:
         self._cache = PrefixCache(BlockPool(self._num_pages), enabled=config.prefix_cache)
         self._scheduler = Scheduler(self._cache, self._num_pages, config.page_size, config.max_num_seqs)
         model, threads = self._loaded.model, config.threads or available_cores()
-        self._runner = runner_for(model, config.page_size, lambda: host_sampler(model.vocab_size, threads))
+        self._runner = runner_for(
+            model, config.page_size, lambda: host_sampler(model.vocab_size, threads, config.cache_dir)
+        )
         seconds = config.step_seconds
         self._sizer = StepSizer(seconds, config.max_batched_tokens, config.page_size) if seconds else None
         self._arrivals = 0

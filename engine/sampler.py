@@ -17,15 +17,16 @@ fast one, and chooses the same tokens.
 
 import importlib.util
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.cpu_backend.compiled_code import keep_compiled_code
 from engine.elementary import Counts, Floats, log, weights
 from engine.logprobs import TokenLogprobs, best, explain
 from engine.noise import gumbel
@@ -73,17 +74,16 @@ class Sampler(Protocol):
         ...
 
 
-def host_sampler(vocab_size: int, threads: int) -> Sampler:
-    """The fast sampler where its compiler is installed, else the plain one: the tokens are the same."""
+def host_sampler(vocab_size: int, threads: int, cache: Path | None = None) -> Sampler:
+    """The fast sampler where its compiler is installed, else the plain one: the tokens are the same. What it compiles
+    is kept in `cache`; None: where this process keeps compiled code already."""
     if importlib.util.find_spec("numba") is None:
         return PlainSampler()
+    if cache is not None:
+        keep_compiled_code(cache)
     from engine.compiled_sampler import CompiledSampler  # numba takes a second to import
 
     return CompiledSampler(vocab_size, threads)
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class PlainSampler:

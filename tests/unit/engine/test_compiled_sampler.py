@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from engine.compiled_sampler import CompiledSampler
 from engine.elementary import log, weights
 from engine.noise import gumbel, stream_key
 from engine.request import Request, SamplingParams
-from kernels.cpu import sampling, sampling_borders, sampling_draw, sampling_elementary
+from engine.sampler import host_sampler
+from kernels.cpu import compiling, sampling, sampling_borders, sampling_draw, sampling_elementary
 from tests.unit.engine.sampler_twins import differing
 
 DRAWN = SamplingParams(max_tokens=64, temperature=1.0)
@@ -115,6 +117,16 @@ def test_threads_change_nothing() -> None:
     alone, together = (CompiledSampler(vocab_size, threads).sample(logits, requests) for threads in (1, 4))
     assert alone == together
     assert len(together.tokens) == 9
+
+
+def test_compiled_code_is_kept_where_the_engine_was_told(tmp_path: Path) -> None:
+    """By every backend that samples on the host, not by the one alone that compiles its steps too."""
+    before = compiling.kept_in().parent
+    try:
+        host_sampler(64, 1, tmp_path)
+        assert compiling.kept_in().parent == tmp_path
+    finally:
+        compiling.keep_in(before)
 
 
 def test_importing_the_engine_imports_no_backend() -> None:

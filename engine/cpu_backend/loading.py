@@ -1,6 +1,5 @@
 """Builds the fused CPU model: whether this machine can, and from where its packed weights come."""
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -9,6 +8,7 @@ import numpy as np
 
 from engine.batch import PageLayout
 from engine.config import EngineConfig
+from engine.cores import available_cores
 from engine.cpu_backend.compiled_code import SamplerAhead, keep_compiled_code
 from engine.cpu_backend.packing import Arrays, kept_as_levels, layout, pack
 from engine.cpu_backend.weight_file import mapped_weights, own_weights
@@ -63,7 +63,7 @@ def load_cpu_model(
     else:
         name = {"revision": revision, "layout": _LAYOUT_VERSION}
         weights = mapped_weights(cache / f"{revision[:32]}.packed", name, arrays, fill)
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or available_cores()
     decoder = CpuDecoder(weights, shape, pages, max_context, threads, _identity(sources))
     decoder.warm()
     ahead.wait()

@@ -19,7 +19,7 @@ def need_number(
 
 def need_whole(name: str, value: object, low: int, high: int, refusal: type[EngineError] = EngineRequestError) -> None:
     """Raises `refusal` for all but a whole number from `low` to `high`."""
-    if not isinstance(value, int) or not low <= value <= high:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise refusal(f"{name} must be a whole number from {low} to {high}, not {shown(value)}")
 
 

@@ -4,20 +4,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engine.bounds import need_number, need_whole, shown
 from engine.errors import EngineConfigError
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 BACKENDS: Final = ("auto", "torch", "cpu", "cuda")
-_AT_LEAST_ONE: Final = (
-    "page_size",
-    "num_pages",
-    "kv_budget_bytes",
-    "max_num_seqs",
-    "max_batched_tokens",
-    "max_batched_keys",
-    "max_context",
-    "threads",
-)
+_LARGEST: Final = 1 << 62
+_MAY_BE_NONE: Final = ("num_pages", "kv_budget_bytes", "max_context", "threads")
+# Each of them at least 1.
+_MOST: Final = {
+    "page_size": 1 << 20,
+    "num_pages": _LARGEST,
+    "kv_budget_bytes": _LARGEST,
+    "max_num_seqs": _LARGEST,
+    "max_batched_tokens": _LARGEST,
+    "max_batched_keys": _LARGEST,
+    "max_context": _LARGEST,
+    "threads": 1024,
+}
+_LONGEST_STEP_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,8 @@ class EngineConfig:
     (engine/sizing.py has the formula). `threads` None leaves the backend its own choice.
 
     `backend` says who computes: "torch" is the portable one, "cpu" and "cuda" the fused ones, "auto" the best there is
-    for the device. `cache_dir` is where prepacked weights are kept between starts; None keeps none.
-    Raises EngineConfigError.
+    for the device. `cache_dir` is where packed weights and compiled code are kept between starts; None leaves the
+    backend its own place. Raises EngineConfigError.
     """
 
     model: str | Path
@@ -55,11 +60,15 @@ class EngineConfig:
             raise EngineConfigError(f"unknown device {self.device!r}; known are {', '.join(DEVICES)}")
         if self.backend not in BACKENDS:
             raise EngineConfigError(f"unknown backend {self.backend!r}; known are {', '.join(BACKENDS)}")
-        for name in _AT_LEAST_ONE:
+        for name, most in _MOST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise EngineConfigError(f"{name} must be at least 1, not {value}")
-        if self.step_seconds is not None and not self.step_seconds > 0:
-            raise EngineConfigError(f"step_seconds must be more than 0, not {self.step_seconds}")
+            if value is not None or name not in _MAY_BE_NONE:
+                need_whole(name, value, 1, most, EngineConfigError)
+        if self.step_seconds is not None:
+            need_number("step_seconds", self.step_seconds, 1e-9, _LONGEST_STEP_S, EngineConfigError)
+        if not isinstance(self.model, str | Path):
+            raise EngineConfigError(f"model must be a path, not {shown(self.model)}")
+        if self.cache_dir is not None and not isinstance(self.cache_dir, Path):
+            raise EngineConfigError(f"cache_dir must be a Path, not {shown(self.cache_dir)}")
         if self.page_size & (self.page_size - 1):  # attention reads whole chunks of 64 keys, and so whole pages of them
             raise EngineConfigError(f"page_size must be a power of two, not {self.page_size}")

@@ -218,3 +218,39 @@ def test_a_token_beyond_the_embedding_is_refused(good: dict[str, bytes], folder:
     tokenizer = json.loads(good["tokenizer.json"])
     tokenizer["model"]["vocab"]["no row"] = 259
     assert not changed(good, folder, "tokenizer.json", json.dumps(tokenizer).encode())
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json", INDEX, SHARD])
+def test_a_device_in_the_place_of_a_file_is_not_read(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(ModelFileError, match="no plain file"):
+        read_all(folder)
+
+
+@pytest.mark.parametrize("odd", ['"\\ud800"', '{"\\uDFFF": 1}', "NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_what_no_other_reader_takes_for_json_is_refused(
+    good: dict[str, bytes], folder: Path, name: str, odd: str
+) -> None:
+    """Half a character, and numbers that are none: they would end whoever writes the description down."""
+    assert not changed(good, folder, name, good[name].rstrip()[:-1] + f', "odd": {odd}}}'.encode())
+
+
+@pytest.mark.parametrize("token", [{"id": 65}, {"content": "A"}, {"id": 257}])
+def test_added_tokens_whose_ids_are_taken_are_refused(
+    good: dict[str, bytes], folder: Path, token: dict[str, object]
+) -> None:
+    tokenizer = json.loads(good["tokenizer.json"])
+    tokenizer["added_tokens"][0] |= token
+    assert not changed(good, folder, "tokenizer.json", json.dumps(tokenizer).encode())
+
+
+def test_more_values_than_any_tokenizer_has_are_refused_unread(good: dict[str, bytes], folder: Path) -> None:
+    assert not changed(good, folder, "tokenizer.json", b'{"a":[' + b"[]," * (2 << 20) + b"[]]}")
+
+
+def test_a_template_among_several_is_bounded_too(good: dict[str, bytes], folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    several = [{"name": "default", "template": "x" * ((1 << 20) + 1)}]
+    assert not changed(good, folder, "tokenizer_config.json", json.dumps({"chat_template": several}).encode())

@@ -178,3 +178,45 @@ def with_context(file: bytes, folder: Path, tokens: int) -> Path:
     at = file.index(key) + len(key) + 4
     (folder / "m.gguf").write_bytes(file[:at] + struct.pack("<I", tokens) + file[at + 4 :])
     return folder / "m.gguf"
+
+
+HOSTILE: list[tuple[str, object, str]] = [
+    ("llama.expert_count", [0, 0], "a collection of 2"),
+    ("general.alignment", [32] * 300, "a collection of 300"),
+    ("general.alignment", "\x1b[2J" * 9999, "power of two"),
+    ("llama.rope.freq_base", float("nan"), "is nan"),
+    ("llama.attention.sliding_window", 0, "sliding_window"),
+    ("tokenizer.ggml.scores", [0.5] * 3, "scores"),
+    ("tokenizer.chat_template", "x" * (1 << 20) + "x", "1048576 are read"),
+    ("tokenizer.ggml.merges", ["a a"] * ((1 << 20) + 1), "room for"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "why"), HOSTILE, ids=lambda value: str(value)[:24])
+def test_what_a_header_cannot_say_is_refused_on_one_short_line(
+    tmp_path: Path, key: str, value: object, why: str
+) -> None:
+    metadata = llama_metadata(name="mite", context_length=16, **SIZES) | {key: value}
+    if key == "tokenizer.ggml.scores":
+        metadata["tokenizer.ggml.model"] = "llama"
+    path = write_gguf(tmp_path / "m.gguf", metadata, random_llama_tensors(0, **SIZES))
+    with pytest.raises(ModelFileError, match=why) as caught:
+        read_all(path)
+    assert len(str(caught.value)) < 1500
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", [0, 6, 8, 12])
+def test_a_header_with_holes_is_not_read_to_their_end(tmp_path: Path, kind: int) -> None:
+    """A file of a gigabyte that takes no room on the disk, whose header says that all of it is one list."""
+    with (tmp_path / "m.gguf").open("wb") as sparse:
+        sparse.write(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"x" + struct.pack("<IIQ", 9, kind, 100 << 20))
+        sparse.truncate(1 << 30)
+    assert not survives(tmp_path / "m.gguf")
+
+
+def test_a_name_is_one_line_of_what_can_be_printed(tmp_path: Path) -> None:
+    metadata = llama_metadata(name="\x1b[2J mi\nte " + "x" * 999, context_length=16, **SIZES)
+    name = describe(write_gguf(tmp_path / "m.gguf", metadata, random_llama_tensors(0, **SIZES))).name
+    assert name.startswith("[2J mi te xxx")
+    assert len(name) <= 200

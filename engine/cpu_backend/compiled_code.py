@@ -4,6 +4,7 @@ As a command, `python -m engine.cpu_backend.compiled_code FOLDER` compiles the s
 twelve seconds each, and numba compiles one function at a time in a process.
 """
 
+import contextlib
 import functools
 import subprocess
 import sys
@@ -16,10 +17,25 @@ _PATIENCE_S: Final = 120.0
 @functools.cache
 def keep_compiled_code(cache: Path) -> str:
     """Has numba keep compiled code in this folder, under a name for all of its sources, and returns that name."""
-    from kernels.cpu.compiling import SOURCES, keep_in
+    from kernels.cpu.compiling import SOURCES, keep_in, kept_in
 
     keep_in(cache)
+    forget_damaged(kept_in())
     return SOURCES
+
+
+def forget_damaged(folder: Path) -> None:
+    """Removes what a full disk or a lost power supply cut off: numba would fail on it at every start.
+
+    What it keeps are pickles, and a whole one ends with a full stop.
+    """
+    for file in folder.rglob("*.nb[ci]"):
+        with contextlib.suppress(OSError):  # another process may have been there first
+            with file.open("rb") as kept:
+                kept.seek(max(0, file.stat().st_size - 1))
+                is_whole = kept.read() == b"."
+            if not is_whole:
+                file.unlink()
 
 
 class SamplerAhead:

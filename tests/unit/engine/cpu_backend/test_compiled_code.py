@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cpu_backend.compiled_code import keep_compiled_code
+from engine.cpu_backend.compiled_code import forget_damaged, keep_compiled_code
 
 pytest.importorskip("numba")
 
@@ -38,3 +38,12 @@ def test_a_start_finds_what_an_earlier_one_compiled_and_needs_no_torch(tiny: Pat
     assert start(tiny) == first
     assert kept(folder) == before
     assert first.endswith("False\n")
+
+
+def test_code_that_was_cut_off_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name, data in {"a.nbi": b"", "deep/b.1.nbc": b"whole.cut", "deep/c.nbi": b"whole.", "d.txt": b""}.items():
+        (tmp_path / name).write_bytes(data)
+    forget_damaged(tmp_path)
+    assert sorted(file.name for file in tmp_path.rglob("*.*")) == ["c.nbi", "d.txt"]
+    forget_damaged(tmp_path / "nowhere")

@@ -26,6 +26,8 @@ from kernels.cpu.records import Model, Reals, Step
 Ids: TypeAlias = NDArray[np.int64]
 
 _ACTIVATIONS: Final = {"silu": rows.SILU, "gelu_tanh": rows.GELU_TANH}
+_LINEAR: Final = ("qkv", "o", "gate_up", "down")
+_MANY: Final = 24  # rows from which on products take longer than fetching bytes, and unpacking levels gains nothing
 _LOG2_E: Final = float(np.log2(np.e))
 
 
@@ -47,12 +49,16 @@ class CpuDecoder:
         self._blocks_per_page = pages.size // BLOCK
         blocks = pages.count * self._blocks_per_page
         self._arrays = {**weights, **_rotations(shape, max_context), **_blocks(shape, blocks)}
-        model = _model(shape, self._arrays, blocks)
+        few, many = (_model(shape, self._arrays, blocks, levels=levels) for levels in (True, False))
         reals = Reals(shape.rms_eps, shape.score_scale * _LOG2_E, shape.embedding_scale)
-        self._padded_hidden = model.padded_hidden
-        self._told = (np.array(model, dtype=np.int64), np.array(reals, dtype=np.float64))
-        self._model, self._reals = map(address, self._told)
-        self._logits = np.empty((0, model.output_tiles * GROUP), dtype=np.float32)
+        self._padded_hidden = few.padded_hidden
+        self._told = (
+            np.array(few, dtype=np.int64),
+            np.array(many, dtype=np.int64),
+            np.array(reals, dtype=np.float64),
+        )
+        self._few, self._many, self._reals = map(address, self._told)
+        self._logits = np.empty((0, few.output_tiles * GROUP), dtype=np.float32)
         self._memory = WorkingMemory(shape, max_context, threads)
         self._team = Team(threads, (shape.num_layers + 2) * REGIONS_PER_LAYER)
 
@@ -72,7 +78,7 @@ class CpuDecoder:
             x = np.pad(x, ((0, 0), (0, self._padded_hidden - x.shape[1])))
         if len(hidden) > len(self._logits):
             self._logits = np.empty((len(hidden), self._logits.shape[1]), dtype=np.float32)
-        self._team.run(logits, self._model, self._reals, len(hidden), address(x), room, address(self._logits))
+        self._team.run(logits, self._few, self._reals, len(hidden), address(x), room, address(self._logits))
         return self._logits[: len(hidden), : self.vocab_size]
 
     def _forward(self, token_ids: Ids, positions: Ids, sequences: Ids, tables: Ids) -> NDArray[np.float32]:
@@ -86,7 +92,8 @@ class CpuDecoder:
             table=tables.shape[1],
         )
         told = np.array(step, dtype=np.int64)
-        self._team.run(forward, self._model, self._reals, address(told), room)
+        model = self._few if step.rows < _MANY else self._many
+        self._team.run(forward, model, self._reals, address(told), room)
         return self._memory.x[: step.rows, : self._shape.hidden_size]
 
     def _block_tables(self, tables: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -97,11 +104,14 @@ class CpuDecoder:
         return (first + np.arange(self._blocks_per_page)).reshape(len(tables), -1)
 
 
-def _model(shape: ModelShape, arrays: Arrays, blocks: int) -> Model:
-    """Sizes and addresses; an array without values has none."""
+def _model(shape: ModelShape, arrays: Arrays, blocks: int, *, levels: bool) -> Model:
+    """Sizes and addresses; an array without values has none. Weights that are kept both ways are taken as `levels` or
+    as bytes."""
     assert product_tile.address is not None
     assert unpack_tile.address is not None
-    places = {name: address(values) if values.size else 0 for name, values in arrays.items()}
+    linear = {name: _kept(arrays, name, levels=levels) for name in _LINEAR}
+    kept = {name: values for name, values in arrays.items() if not name.endswith("_levels")} | linear
+    places = {name: address(values) if values.size else 0 for name, values in kept.items()}
     hidden = padded(shape.hidden_size)
     tied = {"output": places["embedding"], "output_scale": places["embedding_scale"]}
     return Model(
@@ -118,12 +128,18 @@ def _model(shape: ModelShape, arrays: Arrays, blocks: int) -> Model:
         output_tiles=padded(shape.vocab_size) // GROUP,
         activation=_ACTIVATIONS[shape.activation],
         blocks=blocks,
-        qkv_group=_group_bytes(arrays["qkv"], hidden),
-        o_group=_group_bytes(arrays["o"], shape.num_heads * padded(shape.head_dim)),
-        gate_up_group=_group_bytes(arrays["gate_up"], hidden),
-        down_group=_group_bytes(arrays["down"], padded(shape.ffn_size)),
+        qkv_group=_group_bytes(linear["qkv"], hidden),
+        o_group=_group_bytes(linear["o"], shape.num_heads * padded(shape.head_dim)),
+        gate_up_group=_group_bytes(linear["gate_up"], hidden),
+        down_group=_group_bytes(linear["down"], padded(shape.ffn_size)),
         **(tied | places),
     )
+
+
+def _kept(arrays: Arrays, name: str, *, levels: bool) -> NDArray[np.generic]:
+    """An array of tiles in the way that is wanted, or in the only one there is."""
+    wanted = (f"{name}_levels", name) if levels else (name, f"{name}_levels")
+    return next(arrays[each] for each in wanted if each in arrays)
 
 
 def _group_bytes(tiles: NDArray[np.generic], inputs: int) -> int:

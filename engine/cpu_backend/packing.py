@@ -56,8 +56,11 @@ def kept_as_levels(checkpoint: Checkpoint, shape: ModelShape) -> frozenset[str]:
     )
 
 
-def layout(shape: ModelShape, *, tied: bool, levels: frozenset[str] = frozenset()) -> dict[str, ArrayLayout]:
-    """The arrays of a model, by the names that kernels/cpu/records.py gives them."""
+def layout(
+    shape: ModelShape, *, tied: bool, levels: frozenset[str] = frozenset(), both: bool = False
+) -> dict[str, ArrayLayout]:
+    """The arrays of a model, by the names that kernels/cpu/records.py gives them; what is kept as levels has the name
+    of its array and `_levels`. With `both`, its bytes too."""
     layers, hidden, ffn, head = (
         shape.num_layers,
         padded(shape.hidden_size),
@@ -77,8 +80,11 @@ def layout(shape: ModelShape, *, tied: bool, levels: frozenset[str] = frozenset(
     arrays = {}
     for name, (outputs, inputs) in rows.items():
         lead = () if name in ("embedding", "output") else (layers,)
-        group_bytes = LEVEL_GROUP_BYTES if name in levels else GROUP_BYTES
-        arrays[name] = ArrayLayout((*lead, outputs // GROUP, inputs // GROUP * group_bytes), np.uint8)
+        tiles, groups = (*lead, outputs // GROUP), inputs // GROUP
+        if name in levels:
+            arrays[f"{name}_levels"] = ArrayLayout((*tiles, groups * LEVEL_GROUP_BYTES), np.uint8)
+        if name not in levels or both:
+            arrays[name] = ArrayLayout((*tiles, groups * GROUP_BYTES), np.uint8)
         arrays[f"{name}_scale"] = ArrayLayout((*lead, outputs), np.float32)
     norms = {
         "attention_norm": hidden,
@@ -143,11 +149,14 @@ def _pack_linear(
 ) -> None:
     """A role's weights from output `first` of a layer of the array `name` on."""
     past = first + padded(len(values))
-    tiles, scales = into[name][layer, first // GROUP : past // GROUP], into[f"{name}_scale"][layer, first:past]
-    if tiles.shape[1] == padded(values.shape[1]) * GROUP:
-        pack_rows(values, tiles, scales)
+    where, scales = slice(first // GROUP, past // GROUP), into[f"{name}_scale"][layer, first:past]
+    tiles = into[name][layer, where] if name in into else None
+    if f"{name}_levels" in into:
+        levels = checkpoint.levels(role, values.shape, layer)
+        pack_levels(values, levels, into[f"{name}_levels"][layer, where], scales, tiles)
     else:
-        pack_levels(values, checkpoint.levels(role, values.shape, layer), tiles, scales)
+        assert tiles is not None
+        pack_rows(values, tiles, scales)
 
 
 def _pad(values: Floats, axis: int) -> Floats:
@@ -171,20 +180,29 @@ def pack_rows(values: Floats, tiles: NDArray[np.generic], scales: NDArray[np.gen
         largest = np.maximum(np.abs(part).max(axis=1), _SMALLEST_MAX)
         whole = np.zeros((padded(len(part)), inputs), dtype=np.int8)
         whole[: len(part), : part.shape[1]] = np.rint(part * (_LEVELS / largest)[:, None])
-        unsigned = whole.view(np.uint8) ^ 0x80
-        quads = unsigned.view(np.uint32).reshape(-1, GROUP, inputs // 4)  # [tiles, 64 outputs, quads of inputs]
-        first = start // GROUP
-        tiles[first : first + len(quads)] = (
-            np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.uint8).reshape(len(quads), -1)
-        )
+        packed = _in_tiles(whole.view(np.uint8) ^ np.uint8(0x80))
+        tiles[start // GROUP : start // GROUP + len(packed)] = packed
         scales[start : start + len(part)] = largest / _LEVELS
     if len(values) % GROUP == 0 and padded(len(values)) // GROUP == len(tiles):
         return
     tiles[padded(len(values)) // GROUP :] = 0x80
 
 
-def pack_levels(values: Floats, levels: Levels, tiles: NDArray[np.generic], scales: NDArray[np.generic]) -> None:
-    """values [out, in], each one of its run's levels -> tiles uint8 [out / 64, in * 40], scales [out].
+def _in_tiles(unsigned: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bytes [out, in] in the order of kernels/cpu/matmul.py.  # [out / 64, in * 64]"""
+    quads = unsigned.view(np.uint32).reshape(-1, GROUP, unsigned.shape[1] // 4)  # [tiles, 64 outputs, quads of inputs]
+    return np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.uint8).reshape(len(quads), -1)
+
+
+def pack_levels(
+    values: Floats,
+    levels: Levels,
+    tiles: NDArray[np.generic],
+    scales: NDArray[np.generic],
+    in_bytes: NDArray[np.generic] | None = None,
+) -> None:
+    """values [out, in], each one of its run's levels -> tiles uint8 [out / 64, in * 40], scales [out]; and the bytes
+    that these tiles stand for, where they are wanted: uint8 [out / 64, in * 64].
 
     scale = max|w| / 127 of each output;  step, low in 256ths of it;  byte = (low + step * level) >> 8
     Sizes are multiples of 64. Rounding step and low moves one byte in some thirty by 1 from where `pack_rows` puts it.
@@ -195,9 +213,17 @@ def pack_levels(values: Floats, levels: Levels, tiles: NDArray[np.generic], scal
         largest = np.maximum(np.abs(part).max(axis=1), _SMALLEST_MAX)
         unit = (np.float64(_LEVELS) / largest)[:, None]
         pairs = np.stack((_in_256ths(step * unit), _in_256ths(lowest * unit + 128.5)), axis=-1)  # [out, runs, 2]
-        packed = packed_levels(_level_numbers(part, step, lowest), pairs)
-        tiles[start // GROUP : start // GROUP + len(packed)] = packed
+        numbers, where = _level_numbers(part, step, lowest), slice(start // GROUP, start // GROUP + len(part) // GROUP)
+        tiles[where] = packed_levels(numbers, pairs)
+        if in_bytes is not None:
+            in_bytes[where] = _in_tiles(bytes_of_levels(numbers, pairs))
         scales[rows] = largest / _LEVELS
+
+
+def bytes_of_levels(numbers: NDArray[np.uint16], pairs: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """(low + step * level) >> 8, modulo 2^16 as the unpacking reckons.  # [out, in]"""
+    step, low = (np.repeat(pairs[..., part], RUN, axis=1) for part in (0, 1))
+    return ((low + step * numbers) >> np.uint16(8)).astype(np.uint8)
 
 
 def _level_numbers(values: Floats, step: Floats, lowest: Floats) -> NDArray[np.uint16]:

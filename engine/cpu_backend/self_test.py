@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cpu_backend.memory import address, aligned
-from engine.cpu_backend.packing import GROUP, RUN, pack_rows, packed_levels, padded
+from engine.cpu_backend.packing import GROUP, RUN, bytes_of_levels, pack_rows, packed_levels, padded
 from kernels.cpu.levels import unpacked_to
 from kernels.cpu.matmul import product_of
 
@@ -28,11 +28,9 @@ def levels_are_exact() -> bool:
     inputs = 2 * GROUP
     numbers = random.integers(0, 16, (GROUP, inputs), dtype=np.uint16)
     pairs = random.integers(0, 1 << 16, (GROUP, inputs // RUN, 2), dtype=np.uint16)
-    step, low = np.repeat(pairs[..., 0], RUN, axis=1), np.repeat(pairs[..., 1], RUN, axis=1)
-    expected = (low + step * numbers) >> 8  # [out, in]
     tile, out = packed_levels(numbers, pairs), aligned((inputs // 4, GROUP, 4), np.uint8)
     unpacked_to(address(tile), address(out), inputs // GROUP)
-    return np.array_equal(out.transpose(1, 0, 2).reshape(GROUP, inputs), expected)
+    return np.array_equal(out.transpose(1, 0, 2).reshape(GROUP, inputs), bytes_of_levels(numbers, pairs))
 
 
 def _is_exact(width: int, random: np.random.Generator) -> bool:

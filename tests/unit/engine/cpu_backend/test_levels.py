@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.batch import PageLayout
-from engine.cpu_backend import self_test
+from engine.cpu_backend import loading, self_test
 from engine.cpu_backend.loading import load_cpu_model
 from engine.cpu_backend.packing import kept_as_levels, layout
 from engine.loaders.checkpoint import Levels
@@ -44,7 +44,7 @@ class OnLevels:
             return np.ones(shape, np.float32)
         step, lowest, numbers, unit = self._draw(role, shape, layer)
         weights = (np.repeat(lowest, RUN, axis=1) + np.repeat(step, RUN, axis=1) * numbers) * unit
-        return weights.astype(np.float32)
+        return np.asarray(weights, dtype=np.float32)
 
     def has_levels(self, role: str, layer: int | None = None) -> bool:
         return self.says_so
@@ -64,8 +64,9 @@ class OnLevels:
 
 
 def hidden_of(checkpoint: OnLevels, shape: ModelShape, threads: int = 1) -> NDArray[np.float32]:
+    """Of a text in steps of a few rows and of many."""
     model = load_cpu_model(replace(CONFIG, threads=threads), checkpoint, shape, "levels", PAGES, CONTEXT)
-    return rows_of(model, asked(1, 70, range(1, 6)), (5, 1, 13), PAGES.size)
+    return rows_of(model, asked(1, 70, range(1, 6)), (5, 1, 13, 31), PAGES.size)
 
 
 def test_a_model_on_levels_gives_the_bits_of_its_int8() -> None:
@@ -77,6 +78,12 @@ def test_a_model_on_levels_gives_the_bits_of_its_int8() -> None:
     assert np.array_equal(hidden_of(OnLevels(says_so=True), SHAPE, threads=2), expected)
 
 
+def test_a_large_model_on_levels_has_no_bytes_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = hidden_of(OnLevels(says_so=True), SHAPE)
+    monkeypatch.setattr(loading, "_KEPT_BOTH_WAYS", 0)
+    assert np.array_equal(hidden_of(OnLevels(says_so=True), SHAPE), expected)
+
+
 def test_heads_of_several_tiles_find_theirs() -> None:
     shape = replace(SHAPE, head_dim=128, num_heads=2)
     assert np.array_equal(hidden_of(OnLevels(says_so=True), shape), hidden_of(OnLevels(says_so=False), shape))
@@ -84,7 +91,8 @@ def test_heads_of_several_tiles_find_theirs() -> None:
 
 def test_levels_take_five_bits_a_weight() -> None:
     levels, whole = (layout(SHAPE, tied=False, levels=kept) for kept in (frozenset({"down"}), frozenset()))
-    assert levels["down"].nbytes * 8 == whole["down"].nbytes * 5
+    assert levels["down_levels"].nbytes * 8 == whole["down"].nbytes * 5
+    assert "down" not in levels
     assert levels["o"] == whole["o"]
 
 

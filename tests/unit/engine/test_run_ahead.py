@@ -52,10 +52,10 @@ def test_any_schedule_gives_the_tokens_of_a_request_alone_and_in_step(tiny: Path
         report = runs.run(number)
         assert report.differing == 0, f"schedule {number}: {report}"
         total += report
-    assert total.tokens > 1500, total
-    assert total.preemptions > 12, total
-    assert total.hits > 12, total
-    assert sum(device.surplus for device in devices) > 12
+    assert total.tokens > 1000, total
+    assert total.preemptions > 3, total
+    assert total.hits > 3, total
+    assert sum(device.surplus for device in devices) > 3
 
 
 def test_a_step_is_launched_before_the_last_one_is_heard_of(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

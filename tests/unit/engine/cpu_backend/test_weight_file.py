@@ -49,6 +49,13 @@ def test_writing_to_mapped_arrays_changes_no_file(tmp_path: Path) -> None:
     assert fill.calls == 1
 
 
+def test_a_copy_is_that_of_the_file(tmp_path: Path) -> None:
+    fill = Filler()
+    for _ in range(2):
+        check(mapped_weights(tmp_path / "w", NAME, LAYOUT, fill, copied=True))
+    assert fill.calls == 1
+
+
 def test_a_file_of_another_name_is_made_anew(tmp_path: Path) -> None:
     fill = Filler()
     mapped_weights(tmp_path / "w", NAME, LAYOUT, fill)

@@ -21,7 +21,7 @@ from numba import njit
 from kernels.cpu.attending import attention
 from kernels.cpu.matmul import GROUP, GROUP_BYTES
 from kernels.cpu.norms import embeddings, norm_row, norms
-from kernels.cpu.projections import STRIP, gate_up, product_of_inputs, project, queries_keys_values
+from kernels.cpu.projections import STRIP, first_tile, gate_up, product_of_inputs, project, queries_keys_values
 from kernels.cpu.records import model_at, reals_at, room_at, step_at
 from kernels.cpu.simd import load_floats, store_floats
 from kernels.cpu.team import Share, barrier, counter, next_item, span
@@ -73,22 +73,58 @@ def _layer_region(region: Any, layer: Any, share: Any, model: Any, reals: Any, s
         before = model.mlp_post_norm + 4 * (layer - 1) * width if layer and model.mlp_post_norm else none
         norms(share, model, reals, before, model.attention_norm + 4 * layer * width, room)
     elif region == 1:
-        queries_keys_values(share, layer, model, reals, step, room)
+        queries_keys_values(share, layer, model, reals, step, room, _first_of(share, 3, layer, model))
     elif region == 2:
         attention(share, layer, model, step, room)
     elif region == 3:
-        groups = model.heads * model.padded_head // GROUP
-        o = model.o + layer * (width // GROUP) * groups * model.o_group
-        project(share, o, model.o_scale + 4 * layer * width, groups, model.o_group, model, room)
+        groups, scales = model.heads * model.padded_head // GROUP, model.o_scale + 4 * layer * width
+        behind = _first_of(share, 5, layer, model)
+        project(share, _weights(3, layer, model), scales, groups, model.o_group, model, room, behind)
     elif region == 4:
         before = model.attention_post_norm + 4 * layer * width if model.attention_post_norm else none
         norms(share, model, reals, before, model.mlp_norm + 4 * layer * width, room)
     elif region == 5:
-        gate_up(share, layer, model, room)
+        gate_up(share, layer, model, room, _first_of(share, 6, layer, model))
     else:
-        groups = model.padded_ffn // GROUP
-        down = model.down + layer * (width // GROUP) * groups * model.down_group
-        project(share, down, model.down_scale + 4 * layer * width, groups, model.down_group, model, room)
+        groups, scales = model.padded_ffn // GROUP, model.down_scale + 4 * layer * width
+        behind = _first_of(share, 1, layer + 1, model)
+        project(share, _weights(6, layer, model), scales, groups, model.down_group, model, room, behind)
+
+
+@njit(cache=True, nogil=True)
+def _weights(region: Any, layer: Any, model: Any) -> Any:
+    """Where a layer's weights of a region of products begin; behind the last layer those of the output layer."""
+    if layer == model.layers:
+        return model.output
+    hidden, behind_attention = model.padded_hidden // GROUP, model.heads * model.padded_head // GROUP
+    if region == 1:
+        return model.qkv + layer * (model.heads + 2 * model.kv_heads) * _head_bytes(model)
+    if region == 3:
+        return model.o + layer * hidden * behind_attention * model.o_group
+    middle = model.padded_ffn // GROUP
+    if region == 5:
+        return model.gate_up + layer * 2 * middle * hidden * model.gate_up_group
+    return model.down + layer * hidden * middle * model.down_group
+
+
+@njit(cache=True, nogil=True)
+def _head_bytes(model: Any) -> Any:
+    return model.padded_head // GROUP * (model.padded_hidden // GROUP) * model.qkv_group
+
+
+@njit(cache=True, nogil=True)
+def _first_of(share: Any, region: Any, layer: Any, model: Any) -> Any:
+    """Where this thread will begin to read in a region of products."""
+    tiles, hidden, middle = _weights(region, layer, model), model.padded_hidden // GROUP, model.padded_ffn // GROUP
+    if layer == model.layers:
+        return first_tile(share, tiles, model.output_tiles, hidden * GROUP_BYTES)
+    if region == 1:
+        return first_tile(share, tiles, model.heads + 2 * model.kv_heads, _head_bytes(model))
+    if region == 3:
+        return first_tile(share, tiles, hidden, model.heads * model.padded_head // GROUP * model.o_group)
+    if region == 5:
+        return first_tile(share, tiles, middle, hidden * model.gate_up_group)
+    return first_tile(share, tiles, hidden, middle * model.down_group)
 
 
 @njit(cache=True, nogil=True)
@@ -117,9 +153,10 @@ def _output_tiles(share: Any, model: Any, room: Any, out: Any) -> None:
     tile = begin_tile + next_item(share.counter)
     while tile < end:
         at, scale = model.output + tile * tile_bytes, model.output_scale + 4 * tile * GROUP
+        asked = (at + tile_bytes, at + tile_bytes + 3 * (tile_bytes // 4))
         for begin in range(0, share.past, STRIP):
             size = min(STRIP, share.past - begin)
-            product_of_inputs(model, room, begin, size, at, at + tile_bytes, share.own)
+            product_of_inputs(model, room, begin, size, at, asked, share.own)
             for r in range(size):
                 to = out + 4 * ((begin + r) * model.output_tiles + tile) * GROUP
                 for i in range(0, 4 * GROUP, 64):

@@ -31,18 +31,21 @@ _QUARTERS: Final = 4  # of a tile's outputs, one vector each
 _PAIRS: Final = 4  # of quads in a run
 _QUARTER_BYTES: Final = (1 + _PAIRS) * _LINE
 _QUAD_BYTES: Final = 4 * GROUP
-_FAR: Final = 80 * _LINE  # how far ahead lines are asked for: far enough for memory, near enough to stay in a cache
+_ASKED_LINES: Final = 4  # of five: memory takes longer to bring a tile than unpacking to make one
+ASKED_FOR: Final = 2 * _QUARTERS * _ASKED_LINES * _LINE
+"""Bytes that unpacking a group asks memory for, from the tile that follows; the rest is left to the product."""
 _LANES: Final = 32
 _WORDS: Final = ir.VectorType(ir.IntType(16), _LANES)
 
 
-def _emit_unpack(b: Any, packed: Any, out: Any, groups: Any) -> None:
+def _emit_unpack(b: Any, packed: Any, out: Any, groups: Any, following: Any) -> None:
     with cgutils.for_range(b, b.mul(groups, I64(2)), intp=I64) as run:
         for quarter in range(_QUARTERS):
             number = b.add(b.mul(run.index, I64(_QUARTERS)), I64(quarter))
             at = b.add(packed, b.mul(number, I64(_QUARTER_BYTES)))
-            for line in range(_QUARTER_BYTES // _LINE):
-                emit_prefetch(b, b.add(at, I64(_FAR + line * _LINE)))
+            soon = b.add(following, b.mul(number, I64(_ASKED_LINES * _LINE)))
+            for line in range(_ASKED_LINES):
+                emit_prefetch(b, b.add(soon, I64(line * _LINE)))
             to = b.add(out, b.add(b.mul(run.index, I64(2 * _PAIRS * _QUAD_BYTES)), I64(quarter * _LINE)))
             _unpack_quarter(b, at, to)
 
@@ -76,19 +79,22 @@ def _spread_every_other(b: Any, words: Any, first: int) -> Any:
     return b.shuffle_vector(words, ir.Constant(_WORDS, ir.Undefined), ir.Constant(ir.VectorType(I32, _LANES), lanes))
 
 
-_unpack = operation(types.void, (types.int64,) * 3, _emit_unpack)
+_unpack = operation(types.void, (types.int64,) * 4, _emit_unpack)
 
 
-@cfunc(types.void(types.int64, types.int64, types.int64), cache=True)
-def unpack_tile(packed: int, out: int, groups: int) -> None:
-    """A tile of 64 outputs at `packed` -> the same in bytes at `out`, as products read it; `groups` of 64 inputs."""
-    _unpack(packed, out, groups)
+@cfunc(types.void(*(types.int64,) * 4), cache=True)
+def unpack_tile(packed: int, out: int, groups: int, following: int) -> None:
+    """A tile of 64 outputs at `packed` -> the same in bytes at `out`, as products read it; `groups` of 64 inputs.
+
+    Meanwhile most of the tile at `following` is asked for.
+    """
+    _unpack(packed, out, groups, following)
 
 
 def unpacked_to(packed: int, out: int, groups: int) -> None:
     """`unpack_tile` for callers in Python."""
-    unpack_tile.ctypes(packed, out, groups)
+    unpack_tile.ctypes(packed, out, groups, packed)
 
 
-call_unpack = operation(types.void, (types.int64,) * 4, call_address)
+call_unpack = operation(types.void, (types.int64,) * 5, call_address)
 """`unpack_tile` by its address, and its arguments."""

@@ -109,19 +109,18 @@ _tile_1, _tile_2, _tile_3 = _emit_tile(1), _emit_tile(2), _emit_tile(3)
 _tile_4, _tile_5, _tile_6 = _emit_tile(4), _emit_tile(5), _emit_tile(6)
 
 
-@cfunc(types.void(*(types.int64,) * 9), cache=True)
+@cfunc(types.void(*(types.int64,) * 10), cache=True)
 def product_tile(
-    x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int, stride: int, ahead: int
+    x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int, stride: int, ahead: int, last: int
 ) -> None:
     """One packed tile of weights times `rows` rows -> out float32 [rows, 64], before the weights' scales.
 
     All but sizes are addresses: x int8 [rows, 64 * stride], scales float32 and starts int32 [rows, stride]; `groups`
-    of them count. Meanwhile the tile at `ahead` is fetched from memory, which takes about as long as 20 rows:
-    each of the first four blocks of rows asks for a quarter of it, a line with every four inputs.
+    of them count. Meanwhile memory is asked for what lies from `ahead` on, a line with every four inputs: a quarter of
+    a tile with each block of rows, the next one with the next, but none beyond that which begins at `last`.
     """
     done = 0
     quarter = groups * _PARTS * _UNROLLED * _LINE
-    last = ahead + 3 * quarter
     while done < rows:
         block = min(_BLOCK, rows - done)
         if block == 6:
@@ -146,10 +145,10 @@ def product_tile(
 
 def product_of(x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int) -> None:
     """`product_tile` for callers in Python."""
-    product_tile.ctypes(x, scales, starts, weights, out, rows, groups, groups, weights)
+    product_tile.ctypes(x, scales, starts, weights, out, rows, groups, groups, weights, weights)
 
 
-call_product = operation(types.void, (types.int64,) * 10, call_address)
+call_product = operation(types.void, (types.int64,) * 11, call_address)
 """`product_tile` by its address, and its arguments.
 
 A compiled function that is called by name is compiled anew within each of its callers; these tiles are too

@@ -1,7 +1,8 @@
 """The regions of a step that are products: queries, keys and values; gate and up; and those that end in the residual.
 
 An item is some columns for all rows of a share, STRIP rows at a time. Weights that are kept as levels are made into
-bytes once for all of these rows; of others the tile that follows is fetched meanwhile.
+bytes once for all of these rows. Memory is the slowest part where rows are few, so it is kept busy: while one tile is
+unpacked and multiplied it is asked for the next one, behind the last for the first of the region that comes (`behind`).
 """
 
 from typing import Any, Final
@@ -11,7 +12,7 @@ from numba import njit
 
 from kernels.cpu.attention import BLOCK
 from kernels.cpu.heads import gather_head, keep_key, keep_query, keep_value, norm_head, rotate_head
-from kernels.cpu.levels import call_unpack
+from kernels.cpu.levels import ASKED_FOR, call_unpack
 from kernels.cpu.matmul import GROUP, GROUP_BYTES, call_product
 from kernels.cpu.rows import gate_quantize
 from kernels.cpu.simd import load_floats, load_index, store_floats
@@ -23,23 +24,32 @@ _OUTPUTS_BYTES: Final = 4 * GROUP  # of one row's product with a tile
 
 
 @njit(cache=True, nogil=True)
-def _in_bytes(model: Any, tiles: Any, groups: Any, group_bytes: Any, scratch: Any) -> Any:
+def first_tile(share: Any, tiles: Any, items: Any, item_bytes: Any) -> Any:
+    """Where the weights of a region's first item begin that is in this share, of so many that begin at `tiles`."""
+    return tiles + items * share.piece // share.pieces * item_bytes
+
+
+@njit(cache=True, nogil=True)
+def _in_bytes(model: Any, tiles: Any, groups: Any, group_bytes: Any, scratch: Any, following: Any) -> Any:
     """Where the int8 tiles of so many groups are that lie at `tiles`: there, or at `scratch`, made of their levels."""
     if group_bytes == GROUP_BYTES:
         return tiles
-    call_unpack(model.unpack, tiles, scratch, groups)
+    call_unpack(model.unpack, tiles, scratch, groups, following)
     return scratch
 
 
 @njit(cache=True, nogil=True)
-def _fetched(tiles: Any, ready: Any, next_tile: Any) -> Any:
-    """What a product asks memory for meanwhile. Unpacking asks by itself: then something that is near anyway."""
-    return next_tile if ready == tiles else ready
+def _asked(following: Any, groups: Any, group_bytes: Any) -> Any:
+    """From where to where a product asks memory for what follows: all of it, or what unpacking has left."""
+    if group_bytes == GROUP_BYTES:
+        return following, following + 3 * (groups * GROUP_BYTES // 4)
+    rest = following + groups * ASKED_FOR
+    return rest, rest
 
 
 @njit(cache=True, nogil=True)
-def product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, ahead: Any, out: Any) -> None:
-    """Normed rows begin to begin + size times one tile of bytes -> float32 [size, 64] at `out`; `ahead` is fetched."""
+def product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, asked: Any, out: Any) -> None:
+    """Normed rows begin to begin + size times one tile of bytes -> float32 [size, 64] at `out`."""
     groups = model.padded_hidden // GROUP
     beside = 4 * begin * groups
     x, scales, starts = (
@@ -47,11 +57,11 @@ def product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, a
         room.input_scales + beside,
         room.input_starts + beside,
     )
-    call_product(model.product, x, scales, starts, tile, out, size, groups, groups, ahead)
+    call_product(model.product, x, scales, starts, tile, out, size, groups, groups, asked[0], asked[1])
 
 
 @njit(cache=True, nogil=True)
-def queries_keys_values(share: Any, layer: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
+def queries_keys_values(share: Any, layer: Any, model: Any, reals: Any, step: Any, room: Any, behind: Any) -> None:
     """One query, key or value head of every row: queries into `room`, keys and values into their blocks."""
     heads, per_head, groups = model.heads + 2 * model.kv_heads, model.padded_head // GROUP, model.padded_hidden // GROUP
     own, tile_bytes = share.own, groups * GROUP_BYTES
@@ -60,15 +70,15 @@ def queries_keys_values(share: Any, layer: Any, model: Any, reals: Any, step: An
     while head < end:
         column = (layer * heads + head) * model.padded_head
         tiles = model.qkv + column // GROUP * groups * model.qkv_group
-        ready = _in_bytes(model, tiles, per_head * groups, model.qkv_group, own + room.weights_at)
-        ahead = _fetched(tiles, ready, tiles + per_head * tile_bytes)
+        following = tiles + per_head * groups * model.qkv_group if head + 1 < end else behind
+        ready = _in_bytes(model, tiles, per_head * groups, model.qkv_group, own + room.weights_at, following)
+        asked = _asked(following, per_head * groups, model.qkv_group)
         bias = model.qkv_bias + 4 * column if model.qkv_bias else 0
         for begin in range(share.first, share.past, STRIP):
             size = min(STRIP, share.past - begin)
             for part in range(per_head):
                 out = own + part * STRIP * _OUTPUTS_BYTES
-                further = part * tile_bytes
-                product_of_inputs(model, room, begin, size, ready + further, ahead + further, out)
+                product_of_inputs(model, room, begin, size, ready + part * tile_bytes, asked, out)
             for r in range(size):
                 at, to = own + r * _OUTPUTS_BYTES, own + room.head_at
                 gather_head(at, STRIP * _OUTPUTS_BYTES, model.qkv_scale + 4 * column, bias, model.padded_head, to)
@@ -108,15 +118,18 @@ def _keep_head(own: Any, layer: Any, head: Any, row: Any, model: Any, reals: Any
 
 
 @njit(cache=True, nogil=True)
-def project(share: Any, tiles: Any, scales: Any, groups: Any, group_bytes: Any, model: Any, room: Any) -> None:
+def project(
+    share: Any, tiles: Any, scales: Any, groups: Any, group_bytes: Any, model: Any, room: Any, behind: Any
+) -> None:
     """64 columns of the product behind attention or the MLP's middle, to the residual or to where its norm is."""
     own = share.own
     begin_tile, end = span(share, model.padded_hidden // GROUP)
     tile = begin_tile + next_item(share.counter)
     while tile < end:
         at = tiles + tile * groups * group_bytes
-        ready = _in_bytes(model, at, groups, group_bytes, own + room.weights_at)
-        ahead = _fetched(at, ready, at + groups * group_bytes)
+        following = at + groups * group_bytes if tile + 1 < end else behind
+        ready = _in_bytes(model, at, groups, group_bytes, own + room.weights_at, following)
+        asked = _asked(following, groups, group_bytes)
         for begin in range(share.first, share.past, STRIP):
             size = min(STRIP, share.past - begin)
             group = begin * room.middle_groups
@@ -125,7 +138,9 @@ def project(share: Any, tiles: Any, scales: Any, groups: Any, group_bytes: Any, 
                 room.middle_scales + 4 * group,
                 room.middle_starts + 4 * group,
             )
-            call_product(model.product, x, beside, starts, ready, own, size, groups, room.middle_groups, ahead)
+            call_product(
+                model.product, x, beside, starts, ready, own, size, groups, room.middle_groups, asked[0], asked[1]
+            )
             for r in range(size):
                 to = 4 * ((begin + r) * model.padded_hidden + tile * GROUP)
                 _add_product(own + r * _OUTPUTS_BYTES, scales + 4 * tile * GROUP, to, model, room)
@@ -144,7 +159,7 @@ def _add_product(product: Any, scale: Any, to: Any, model: Any, room: Any) -> No
 
 
 @njit(cache=True, nogil=True)
-def gate_up(share: Any, layer: Any, model: Any, room: Any) -> None:
+def gate_up(share: Any, layer: Any, model: Any, room: Any, behind: Any) -> None:
     """64 columns of the MLP's middle for every row, quantised as one group of the next product."""
     tiles, groups, own = model.padded_ffn // GROUP, model.padded_hidden // GROUP, share.own
     tile_bytes, scratch = groups * model.gate_up_group, own + room.weights_at
@@ -153,13 +168,17 @@ def gate_up(share: Any, layer: Any, model: Any, room: Any) -> None:
     while tile < end:
         gate = model.gate_up + (layer * 2 * tiles + tile) * tile_bytes
         up = gate + tiles * tile_bytes
-        ready = _in_bytes(model, gate, groups, model.gate_up_group, scratch)
-        ready_up = _in_bytes(model, up, groups, model.gate_up_group, scratch + groups * GROUP_BYTES)
-        ahead, ahead_up = _fetched(gate, ready, gate + tile_bytes), _fetched(up, ready_up, up + tile_bytes)
+        following, following_up = gate + tile_bytes, up + tile_bytes
+        if tile + 1 == end:
+            following, following_up = behind, behind + tile_bytes
+        ready = _in_bytes(model, gate, groups, model.gate_up_group, scratch, following)
+        asked = _asked(following, groups, model.gate_up_group)
+        ready_up = _in_bytes(model, up, groups, model.gate_up_group, scratch + groups * GROUP_BYTES, following_up)
+        asked_up = _asked(following_up, groups, model.gate_up_group)
         for begin in range(share.first, share.past, STRIP):
             size = min(STRIP, share.past - begin)
-            product_of_inputs(model, room, begin, size, ready, ahead, own)
-            product_of_inputs(model, room, begin, size, ready_up, ahead_up, own + STRIP * _OUTPUTS_BYTES)
+            product_of_inputs(model, room, begin, size, ready, asked, own)
+            product_of_inputs(model, room, begin, size, ready_up, asked_up, own + STRIP * _OUTPUTS_BYTES)
             for r in range(size):
                 _activate(own + r * _OUTPUTS_BYTES, layer, tile, begin + r, model, room)
         tile = begin_tile + next_item(share.counter)

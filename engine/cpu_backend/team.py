@@ -1,6 +1,6 @@
 """Threads that call one compiled function together, each with its own number; knows no model.
 
-Between two calls they wait without spinning, so an idle engine costs nothing.
+After a call they wait for the next one for a moment, and then sleep: an idle engine costs nothing.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kernels.cpu.team import forget_items, new_board
+from kernels.cpu.team import call_team, forget_items, linger, new_board
 
 
 class Team:
@@ -34,12 +34,16 @@ class Team:
         with self._on_first_core():
             for call in self._calls:
                 call.release()
+            call_team(self._board)
             function(0, self.size, self._address, *arguments)
 
     def _serve(self, number: int, call: threading.Semaphore) -> None:
         if self._cores:
             os.sched_setaffinity(0, {self._cores[number]})
+        calls = 0
         while True:
+            linger(self._address, calls)
+            calls += 1
             call.acquire()
             assert self._work is not None
             function, arguments = self._work

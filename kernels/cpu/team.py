@@ -3,7 +3,7 @@
 Every thread calls the same compiled function, which gives up the interpreter's lock for the whole step. Work is taken
 item by item, so a thread that was held up does less of it; who computes an item changes no bit of it.
 
-    board  int64 at an address, a cache line for each number:  | arrivals | items taken, by counter 0 | 1 | ...
+    board  int64 at an address, a cache line for each number:  | arrivals | calls | items taken, by counter 0 | 1 | ...
 """
 
 from typing import Any, Final, NamedTuple
@@ -16,17 +16,24 @@ from numpy.typing import NDArray
 from kernels.cpu.simd import I64, operation, pointer
 
 _LINE: Final = 8  # int64 numbers in a cache line
+_COUNTERS: Final = 2  # lines before them
 _SPINS: Final = 2_000  # some 50 microseconds; then whoever else wants the core may have it
+_SPINS_BETWEEN: Final = 10_000
 
 
 def new_board(counters: int) -> NDArray[np.int64]:
     """A board with so many counters of items."""
-    return np.zeros((1 + counters) * _LINE, dtype=np.int64)
+    return np.zeros((_COUNTERS + counters) * _LINE, dtype=np.int64)
 
 
 def forget_items(board: NDArray[np.int64]) -> None:
     """Before a step. Arrivals stay: a thread may still be on its way out of the last barrier."""
-    board[_LINE:] = 0
+    board[_COUNTERS * _LINE :] = 0
+
+
+def call_team(board: NDArray[np.int64]) -> None:
+    """Tells whoever lingers that there is work."""
+    board[_LINE] += 1
 
 
 def _add_one(builder: Any, address: Any) -> Any:
@@ -75,7 +82,7 @@ def span(share: Any, items: Any) -> Any:
 @njit(cache=True, nogil=True)
 def counter(board: Any, number: Any) -> Any:
     """The address of a counter of items."""
-    return board + (1 + number) * _LINE * 8
+    return board + (_COUNTERS + number) * _LINE * 8
 
 
 @njit(cache=True, nogil=True)
@@ -96,3 +103,13 @@ def barrier(board: Any, threads: Any) -> None:
         spins += 1
         if spins > _SPINS:
             _yield_core()
+
+
+@njit(cache=True, nogil=True)
+def linger(board: Any, calls: Any) -> None:
+    """Returns when the team was called more often than `calls` times, or soon: waking a thread that sleeps takes longer
+    than the host needs between two calls of a step."""
+    spins = 0
+    while spins < _SPINS_BETWEEN and _atomic_load(board + _LINE * 8) <= calls:
+        _relax()
+        spins += 1

@@ -60,6 +60,7 @@ invariance: $(VENV)/.dev
 	$(BIN)/python -m tests.unit.engine.any_schedule --schedules 1000
 	$(BIN)/python -m tests.unit.engine.any_schedule --schedules 20 --page-sizes 16 \
 		--model "$$($(BIN)/headrace models path $(MODEL))"
+	$(BIN)/python -m tests.unit.engine.cuda_backend.run_ahead --schedules 100
 	$(BIN)/python -m tests.unit.engine.sampler_twins --rows 1000000
 	$(BIN)/python -m tests.parity.real
 

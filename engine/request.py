@@ -54,6 +54,17 @@ class SamplingParams:
     grammar: str | None = None
     bad_words: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def takes_best(self) -> bool:
+        """Whether each token is the best of its row as the model gives it, and nothing else is asked about it."""
+        return (
+            self.temperature == 0.0
+            and self.logprobs is None
+            and self.repetition_penalty == 1.0
+            and not (self.frequency_penalty or self.presence_penalty or self.min_tokens)
+            and not (self.logit_bias or self.bad_words or self.grammar)
+        )
+
     def check(self, vocab_size: int) -> None:
         """Raises EngineRequestError naming the first value that cannot be."""
         for name in ("logprobs", "prompt_logprobs"):
@@ -141,6 +152,10 @@ class Request:
     chain: list[bytes] = field(default_factory=list)
     cached_tokens: int | None = None
     explained: list[TokenLogprobs] = field(default_factory=list)
+    takes_best: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.takes_best = self.params.takes_best  # asked at every token
 
     @property
     def length(self) -> int:

@@ -18,7 +18,8 @@ from engine.cpu_backend.team import Team
 from engine.models.shape import ModelShape, RotaryShape
 from kernels.cpu import rows
 from kernels.cpu.attention import BLOCK
-from kernels.cpu.decoder import REGIONS_PER_LAYER, forward, logits
+from kernels.cpu.best import Bests
+from kernels.cpu.decoder import REGIONS_PER_LAYER, best_tokens, forward, logits
 from kernels.cpu.levels import unpack_tile
 from kernels.cpu.matmul import product_tile
 from kernels.cpu.records import Model, Reals, Step
@@ -69,17 +70,34 @@ class CpuDecoder:
     def warm(self) -> None:
         """Compiles whatever is not, by a row of its own in the null page."""
         zero = np.zeros(1, dtype=np.int64)
-        self.logits(self._forward(zero, zero, zero, np.full((1, 1), NULL_PAGE)))
+        hidden = self._forward(zero, zero, zero, np.full((1, 1), NULL_PAGE))
+        self.logits(hidden)
+        self.best_tokens(hidden)
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """hidden [rows, hidden] -> [rows, vocab], valid until the next call."""
-        room, x = self._memory.for_rows(len(hidden)), np.ascontiguousarray(hidden)
-        if x.shape[1] < self._padded_hidden:
-            x = np.pad(x, ((0, 0), (0, self._padded_hidden - x.shape[1])))
+        room, x = self._memory.for_rows(len(hidden)), self._padded(hidden)
         if len(hidden) > len(self._logits):
             self._logits = np.empty((len(hidden), self._logits.shape[1]), dtype=np.float32)
         self._team.run(logits, self._few, self._reals, len(hidden), address(x), room, address(self._logits))
         return self._logits[: len(hidden), : self.vocab_size]
+
+    def best_tokens(self, hidden: NDArray[np.float32]) -> NDArray[np.int64]:
+        """hidden [rows, hidden] -> the lowest id of each row's largest logit, or NOT_FINITE.  # [rows]"""
+        room, x, rows, threads = self._memory.for_rows(len(hidden)), self._padded(hidden), len(hidden), self._team.size
+        kept = (
+            np.empty((threads, rows), dtype=np.float32),
+            np.empty((threads, rows), dtype=np.int64),
+            np.empty((threads, rows, 16), dtype=np.int32),
+            np.empty(rows, dtype=np.int64),
+        )
+        told = np.array(Bests(*(address(array) for array in kept)), dtype=np.int64)
+        self._team.run(best_tokens, self._few, self._reals, rows, address(x), room, address(told))
+        return kept[-1]
+
+    def _padded(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        missing = self._padded_hidden - hidden.shape[1]
+        return np.pad(hidden, ((0, 0), (0, missing))) if missing else np.ascontiguousarray(hidden)
 
     def _forward(self, token_ids: Ids, positions: Ids, sequences: Ids, tables: Ids) -> NDArray[np.float32]:
         room = self._memory.for_rows(len(token_ids))
@@ -125,6 +143,7 @@ def _model(shape: ModelShape, arrays: Arrays, blocks: int, *, levels: bool) -> M
         hidden=shape.hidden_size,
         padded_hidden=hidden,
         padded_ffn=padded(shape.ffn_size),
+        vocab=shape.vocab_size,
         output_tiles=padded(shape.vocab_size) // GROUP,
         activation=_ACTIVATIONS[shape.activation],
         blocks=blocks,

@@ -1,7 +1,7 @@
 """What the runner asks of a model, whichever backend computes it: hidden rows, logits of some; numpy at the border."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,4 +28,13 @@ class CausalLM(Protocol):
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """hidden [rows, hidden] -> [rows, vocab], until the next call overwrites it. Gather the rows that sample first:
         this is the widest product."""
+        ...
+
+
+@runtime_checkable
+class ChoosesBest(Protocol):
+    """A CausalLM that finds the best token of a row faster than it writes the row's logits down."""
+
+    def best_tokens(self, hidden: NDArray[np.float32]) -> NDArray[np.int64]:
+        """hidden [rows, hidden] -> the lowest id of each row's largest logit, -1 where one is not finite.  # [rows]"""
         ...

@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from kernels.cpu.attending import attention
+from kernels.cpu.best import bests_at, forget_best, join_best, keep_best
 from kernels.cpu.matmul import GROUP, GROUP_BYTES
 from kernels.cpu.norms import embeddings, norm_row, norms
 from kernels.cpu.projections import STRIP, first_tile, gate_up, product_of_inputs, project, queries_keys_values
@@ -133,12 +134,8 @@ def logits(
 ) -> None:
     """hidden float32 [rows, padded hidden] -> out float32 [rows, 64 * output_tiles]; all threads call this together."""
     model, reals, room = model_at(models), reals_at(numbers), room_at(rooms)
+    _final_norms(threads, board, model, reals, rows, hidden, room)
     own = room.own + thread * room.own_bytes
-    row = next_item(counter(board, 0))
-    while row < rows:
-        norm_row(model, reals, hidden + 4 * row * model.padded_hidden, model.final_norm, row, room)
-        row = next_item(counter(board, 0))
-    barrier(board, threads)
     for turn in range(threads):
         number = (thread + turn) % threads
         _output_tiles(Share(counter(board, 1 + number), 0, rows, number, threads, own), model, room, out)
@@ -146,17 +143,66 @@ def logits(
 
 
 @njit(cache=True, nogil=True)
-def _output_tiles(share: Any, model: Any, room: Any, out: Any) -> None:
-    """64 logits of every row."""
+def best_tokens(
+    thread: Any, threads: Any, board: Any, models: Any, numbers: Any, rows: Any, hidden: Any, rooms: Any, bests: Any
+) -> None:
+    """As `logits`, but keeps of each row only its best, in Bests at an address (best.py)."""
+    model, reals, room, best = model_at(models), reals_at(numbers), room_at(rooms), bests_at(bests)
+    _final_norms(threads, board, model, reals, rows, hidden, room)
+    own = room.own + thread * room.own_bytes
+    forget_best(thread, rows, best)
+    for turn in range(threads):
+        number = (thread + turn) % threads
+        share = Share(counter(board, 1 + number), 0, rows, number, threads, own)
+        _best_of_tiles(thread, share, model, room, best)
+    barrier(board, threads)
+    if thread == 0:
+        join_best(threads, rows, best)
+
+
+@njit(cache=True, nogil=True)
+def _final_norms(threads: Any, board: Any, model: Any, reals: Any, rows: Any, hidden: Any, room: Any) -> None:
+    row = next_item(counter(board, 0))
+    while row < rows:
+        norm_row(model, reals, hidden + 4 * row * model.padded_hidden, model.final_norm, row, room)
+        row = next_item(counter(board, 0))
+    barrier(board, threads)
+
+
+@njit(cache=True, nogil=True)
+def _product_of_output(share: Any, tile: Any, begin: Any, size: Any, model: Any, room: Any) -> None:
+    """64 outputs of some rows, before their scales, to the thread's own memory."""
     tile_bytes = model.padded_hidden // GROUP * GROUP_BYTES
+    at = model.output + tile * tile_bytes
+    asked = (at + tile_bytes, at + tile_bytes + 3 * (tile_bytes // 4))
+    product_of_inputs(model, room, begin, size, at, asked, share.own)
+
+
+@njit(cache=True, nogil=True)
+def _best_of_tiles(thread: Any, share: Any, model: Any, room: Any, best: Any) -> None:
     begin_tile, end = span(share, model.output_tiles)
     tile = begin_tile + next_item(share.counter)
     while tile < end:
-        at, scale = model.output + tile * tile_bytes, model.output_scale + 4 * tile * GROUP
-        asked = (at + tile_bytes, at + tile_bytes + 3 * (tile_bytes // 4))
+        count = min(GROUP, model.vocab - GROUP * tile)
         for begin in range(0, share.past, STRIP):
             size = min(STRIP, share.past - begin)
-            product_of_inputs(model, room, begin, size, at, asked, share.own)
+            _product_of_output(share, tile, begin, size, model, room)
+            for r in range(size):
+                product, scale = share.own + 4 * GROUP * r, model.output_scale + 4 * tile * GROUP
+                keep_best(thread * share.past + begin + r, GROUP * tile, count, product, scale, best)
+        tile = begin_tile + next_item(share.counter)
+
+
+@njit(cache=True, nogil=True)
+def _output_tiles(share: Any, model: Any, room: Any, out: Any) -> None:
+    """64 logits of every row."""
+    begin_tile, end = span(share, model.output_tiles)
+    tile = begin_tile + next_item(share.counter)
+    while tile < end:
+        scale = model.output_scale + 4 * tile * GROUP
+        for begin in range(0, share.past, STRIP):
+            size = min(STRIP, share.past - begin)
+            _product_of_output(share, tile, begin, size, model, room)
             for r in range(size):
                 to = out + 4 * ((begin + r) * model.output_tiles + tile) * GROUP
                 for i in range(0, 4 * GROUP, 64):

@@ -26,6 +26,7 @@ class Model(NamedTuple):
     hidden: int
     padded_hidden: int
     padded_ffn: int
+    vocab: int
     output_tiles: int
     qkv_group: int  # bytes of a group of 64 inputs in one tile: matmul.GROUP_BYTES or levels.GROUP_BYTES
     o_group: int

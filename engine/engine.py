@@ -233,7 +233,7 @@ class Engine:
                 self._pulse.forget(output.request_id)
         decode_rows = sum(chunk.decodes for chunk in chunks)
         rows = sum(chunk.length for chunk in chunks)
-        if self._sizer and rows:
+        if self._sizer and rows > decode_rows:  # the others need no sizing, and many of them would be all it remembers
             self._sizer.observe(rows, sum(chunk.work for chunk in chunks), seconds)
         return StepStats(
             seconds=seconds,

@@ -13,12 +13,11 @@ from engine.batch import Batch, PageLayout
 from engine.block_pool import NULL_PAGE
 from engine.cpu_backend.memory import address, aligned
 from engine.cpu_backend.packing import GROUP, Arrays, padded
-from engine.cpu_backend.room import WorkingMemory
+from engine.cpu_backend.room import BestMemory, WorkingMemory
 from engine.cpu_backend.team import Team
 from engine.models.shape import ModelShape, RotaryShape
 from kernels.cpu import rows
 from kernels.cpu.attention import BLOCK
-from kernels.cpu.best import Bests
 from kernels.cpu.decoder import REGIONS_PER_LAYER, best_tokens, forward, logits
 from kernels.cpu.levels import unpack_tile
 from kernels.cpu.matmul import product_tile
@@ -61,6 +60,7 @@ class CpuDecoder:
         self._few, self._many, self._reals = map(address, self._told)
         self._logits = np.empty((0, few.output_tiles * GROUP), dtype=np.float32)
         self._memory = WorkingMemory(shape, max_context, threads)
+        self._bests = BestMemory(threads)
         self._team = Team(threads, (shape.num_layers + 2) * REGIONS_PER_LAYER)
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
@@ -83,17 +83,11 @@ class CpuDecoder:
         return self._logits[: len(hidden), : self.vocab_size]
 
     def best_tokens(self, hidden: NDArray[np.float32]) -> NDArray[np.int64]:
-        """hidden [rows, hidden] -> the lowest id of each row's largest logit, or NOT_FINITE.  # [rows]"""
-        room, x, rows, threads = self._memory.for_rows(len(hidden)), self._padded(hidden), len(hidden), self._team.size
-        kept = (
-            np.empty((threads, rows), dtype=np.float32),
-            np.empty((threads, rows), dtype=np.int64),
-            np.empty((threads, rows, 16), dtype=np.int32),
-            np.empty(rows, dtype=np.int64),
-        )
-        told = np.array(Bests(*(address(array) for array in kept)), dtype=np.int64)
-        self._team.run(best_tokens, self._few, self._reals, rows, address(x), room, address(told))
-        return kept[-1]
+        """hidden [rows, hidden] -> [rows]: the lowest id of each row's largest logit, or NOT_FINITE."""
+        room, x = self._memory.for_rows(len(hidden)), self._padded(hidden)
+        told, tokens = self._bests.for_rows(len(hidden))
+        self._team.run(best_tokens, self._few, self._reals, len(hidden), address(x), room, told)
+        return tokens[: len(hidden)]
 
     def _padded(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         missing = self._padded_hidden - hidden.shape[1]

@@ -9,8 +9,10 @@ from engine.cpu_backend.memory import address, aligned
 from engine.cpu_backend.packing import GROUP, padded
 from engine.models.shape import ModelShape
 from kernels.cpu.attention import BLOCK
+from kernels.cpu.best import Bests
 from kernels.cpu.projections import STRIP
 from kernels.cpu.records import Room
+from kernels.cpu.simd import LANES
 
 _FLOAT_BYTES: Final = 4
 _LINE: Final = 64
@@ -79,6 +81,28 @@ class WorkingMemory:
             whole_at=self._whole_at,
             scores_at=self._scores_at,
         )
+
+
+class BestMemory:
+    """What the threads of a team keep while they look for the best tokens."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._capacity = 0
+
+    def for_rows(self, count: int) -> tuple[int, NDArray[np.int64]]:
+        """The address of Bests for up to `count` rows, and the array of their tokens."""
+        if count > self._capacity:
+            self._capacity, whose = count, (self._threads, count)
+            self._tokens = np.empty(count, dtype=np.int64)
+            self._kept = (
+                aligned(whose, np.float32),
+                aligned(whose, np.int64),
+                aligned((*whose, LANES), np.int32),
+                self._tokens,
+            )
+            self._told = np.array(Bests(*(address(array) for array in self._kept)), dtype=np.int64)
+        return address(self._told), self._tokens
 
 
 def _quantized(count: int, width: int) -> tuple[NDArray[Any], ...]:

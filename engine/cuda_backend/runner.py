@@ -37,7 +37,7 @@ _FEWEST_PAGES: Final = 64
 _TILED_ROWS: Final = (1, 2, 3, 4, 16, 32, 128)
 _MIXED_ROWS: Final = 8
 _NOTHING: Final = np.zeros(0, dtype=np.int64)
-_NOBODY: Final = Batch((), _NOTHING, _NOTHING, _NOTHING, _NOTHING, np.zeros((0, 1), dtype=np.int64), _NOTHING)
+_NOBODY: Final = Batch((), _NOTHING, _NOTHING, _NOTHING, np.zeros((0, 1), dtype=np.int64), _NOTHING, 1)
 
 
 class CudaRunner:

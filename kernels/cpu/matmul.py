@@ -9,11 +9,11 @@ Weights are kept as unsigned w + 128, which VNNI wants of one factor; -128 * sum
     packed tile of 64 outputs   [groups, 16 quads of inputs, 64 outputs, 4 inputs]  bytes
 """
 
-import itertools
 from typing import Any, Final
 
+import numpy as np
 from llvmlite import ir
-from numba import cfunc, types
+from numba import cfunc, njit, types
 from numba.core import cgutils
 
 from kernels.cpu.simd import (
@@ -22,13 +22,14 @@ from kernels.cpu.simd import (
     I32,
     I64,
     INTS,
-    LANES,
     call_address,
     dot,
     emit_prefetch,
     operation,
     pointer,
+    splat,
     spread,
+    store_floats,
 )
 
 GROUP: Final = 64
@@ -40,50 +41,35 @@ _VECTORS: Final = GROUP // 16
 _UNROLLED: Final = 4
 _LINE: Final = 64
 _PARTS: Final = _QUADS // _UNROLLED  # of a group
+_ASKED_FOR: Final = _QUADS * _LINE  # bytes that a group asks memory for
 _BLOCK: Final = 6  # rows of one tile: 24 sums and 4 vectors of weights stay in 32 registers
 
 
 def _emit_tile(rows: int) -> Any:
-    """LLVM for one tile of `rows` rows; arguments as for `product_tile`."""
+    """LLVM for `rows` rows and one group of a tile, added to `out`; arguments as for `product_tile`."""
 
-    def emit(
-        b: Any,
-        x: Any,
-        scales: Any,
-        starts: Any,
-        weights: Any,
-        out: Any,
-        groups: Any,
-        stride: Any,
-        ahead: Any,
-    ) -> None:
-        totals, sums = _registers(b, FLOATS, rows), _registers(b, INTS, rows)
-        for total in itertools.chain(*totals):
-            b.store(ir.Constant(FLOATS, [0.0] * LANES), total)
-        with cgutils.for_range(b, groups, intp=I64) as group:
-            index = [b.add(b.mul(stride, I64(r)), group.index) for r in range(rows)]  # of a group, in x and beside it
-            for r in range(rows):
-                start = _splat_from(b, b.add(starts, b.mul(index[r], I64(4))), I32, INTS)
-                for total in sums[r]:
-                    b.store(start, total)
-            inputs = [b.add(x, b.mul(index[r], I64(GROUP))) for r in range(rows)]
-            first = b.add(weights, b.mul(group.index, I64(GROUP * GROUP)))
-            with cgutils.for_range(b, I64(_PARTS), intp=I64) as part:
-                number = b.add(b.mul(group.index, I64(_PARTS)), part.index)
-                soon = b.add(ahead, b.mul(number, I64(_UNROLLED * _LINE)))
-                for step in range(_UNROLLED):
-                    emit_prefetch(b, b.add(soon, I64(step * _LINE)))
-                    quad = b.add(b.mul(part.index, I64(_UNROLLED)), I64(step))
-                    _add_quad(b, sums, inputs, first, quad)
-            for r in range(rows):
-                scale = _splat_from(b, b.add(scales, b.mul(index[r], I64(4))), F32, FLOATS)
-                for v in range(_VECTORS):
-                    part_sum = b.fmul(b.sitofp(b.load(sums[r][v]), FLOATS), scale)
-                    b.store(b.fadd(b.load(totals[r][v]), part_sum), totals[r][v])
-        for number, total in enumerate(itertools.chain(*totals)):
-            b.store(b.load(total), pointer(b, b.add(out, I64(number * _LINE)), FLOATS), align=4)
+    def emit(b: Any, x: Any, scales: Any, starts: Any, weights: Any, out: Any, stride: Any, ahead: Any) -> None:
+        sums = _registers(b, INTS, rows)
+        beside = [b.mul(stride, I64(4 * r)) for r in range(rows)]
+        for r in range(rows):
+            start = _splat_from(b, b.add(starts, beside[r]), I32, INTS)
+            for total in sums[r]:
+                b.store(start, total)
+        inputs = [b.add(x, b.mul(stride, I64(GROUP * r))) for r in range(rows)]
+        with cgutils.for_range(b, I64(_PARTS), intp=I64) as part:
+            soon = b.add(ahead, b.mul(part.index, I64(_UNROLLED * _LINE)))
+            for step in range(_UNROLLED):
+                emit_prefetch(b, b.add(soon, I64(step * _LINE)))
+                quad = b.add(b.mul(part.index, I64(_UNROLLED)), I64(step))
+                _add_quad(b, sums, inputs, weights, quad)
+        for r in range(rows):
+            scale = _splat_from(b, b.add(scales, beside[r]), F32, FLOATS)
+            for v in range(_VECTORS):
+                at = pointer(b, b.add(out, I64((r * _VECTORS + v) * _LINE)), FLOATS)
+                part_sum = b.fmul(b.sitofp(b.load(sums[r][v]), FLOATS), scale)
+                b.store(b.fadd(b.load(at, align=4), part_sum), at, align=4)
 
-    return operation(types.void, (types.int64,) * 8, emit)
+    return operation(types.void, (types.int64,) * 7, emit)
 
 
 def _add_quad(b: Any, sums: list[list[Any]], inputs: list[Any], weights: Any, quad: Any) -> None:
@@ -109,6 +95,22 @@ _tile_1, _tile_2, _tile_3 = _emit_tile(1), _emit_tile(2), _emit_tile(3)
 _tile_4, _tile_5, _tile_6 = _emit_tile(4), _emit_tile(5), _emit_tile(6)
 
 
+@njit(cache=True)
+def _add_group(rows: Any, x: Any, scales: Any, starts: Any, weights: Any, out: Any, stride: Any, ahead: Any) -> None:
+    if rows == 6:
+        _tile_6(x, scales, starts, weights, out, stride, ahead)
+    elif rows == 5:
+        _tile_5(x, scales, starts, weights, out, stride, ahead)
+    elif rows == 4:
+        _tile_4(x, scales, starts, weights, out, stride, ahead)
+    elif rows == 3:
+        _tile_3(x, scales, starts, weights, out, stride, ahead)
+    elif rows == 2:
+        _tile_2(x, scales, starts, weights, out, stride, ahead)
+    else:
+        _tile_1(x, scales, starts, weights, out, stride, ahead)
+
+
 @cfunc(types.void(*(types.int64,) * 10), cache=True)
 def product_tile(
     x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int, stride: int, ahead: int, last: int
@@ -116,31 +118,26 @@ def product_tile(
     """One packed tile of weights times `rows` rows -> out float32 [rows, 64], before the weights' scales.
 
     All but sizes are addresses: x int8 [rows, 64 * stride], scales float32 and starts int32 [rows, stride]; `groups`
-    of them count. Meanwhile memory is asked for what lies from `ahead` on, a line with every four inputs: a quarter of
-    a tile with each block of rows, the next one with the next, but none beyond that which begins at `last`.
+    of them count. A group of weights is multiplied with all rows before the next: it stays in the nearest cache.
+    Meanwhile memory is asked for what lies from `ahead` on, a line with every four inputs: a quarter of a tile with
+    each block of rows, the next one with the next, but none beyond that which begins at `last`.
     """
-    done = 0
-    quarter = groups * _PARTS * _UNROLLED * _LINE
-    while done < rows:
-        block = min(_BLOCK, rows - done)
-        if block == 6:
-            _tile_6(x, scales, starts, weights, out, groups, stride, ahead)
-        elif block == 5:
-            _tile_5(x, scales, starts, weights, out, groups, stride, ahead)
-        elif block == 4:
-            _tile_4(x, scales, starts, weights, out, groups, stride, ahead)
-        elif block == 3:
-            _tile_3(x, scales, starts, weights, out, groups, stride, ahead)
-        elif block == 2:
-            _tile_2(x, scales, starts, weights, out, groups, stride, ahead)
-        else:
-            _tile_1(x, scales, starts, weights, out, groups, stride, ahead)
-        x += block * stride * GROUP
-        scales += 4 * block * stride
-        starts += 4 * block * stride
-        out += 4 * block * GROUP
-        ahead = min(ahead + quarter, last)
-        done += block
+    zero = splat(np.float32(0))
+    for at in range(out, out + 4 * GROUP * rows, _LINE):
+        store_floats(at, zero)
+    for group in range(groups):
+        soon = ahead + group * _ASKED_FOR
+        for row in range(0, rows, _BLOCK):
+            _add_group(
+                min(_BLOCK, rows - row),
+                x + GROUP * (row * stride + group),
+                scales + 4 * (row * stride + group),
+                starts + 4 * (row * stride + group),
+                weights + GROUP_BYTES * group,
+                out + 4 * GROUP * row,
+                stride,
+                min(soon + row // _BLOCK * groups * _ASKED_FOR, last + group * _ASKED_FOR),
+            )
 
 
 def product_of(x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from numba import njit
 
 from kernels.cpu.attention import BLOCK, attend
+from kernels.cpu.compiling import merged
 from kernels.cpu.matmul import GROUP
 from kernels.cpu.rows import quantize_row
 from kernels.cpu.simd import load_float, load_index, load_int
@@ -26,7 +27,7 @@ def attention(share: Any, layer: Any, model: Any, step: Any, room: Any) -> None:
         item = begin + next_item(share.counter)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _attend_head(
     own: Any, layer: Any, row: Any, head: Any, shared: Any, cold: Any, model: Any, step: Any, room: Any
 ) -> None:

@@ -14,8 +14,8 @@ A block holds 16 positions of one layer and one key/value head, in the order in 
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
+from kernels.cpu.compiling import merged
 from kernels.cpu.rows import SMALLEST_MAX, exp2
 from kernels.cpu.simd import (
     dot_bytes,
@@ -50,14 +50,14 @@ _NOTHING: Final = np.int32(0)
 _LOWEST: Final = np.float32(-100.0)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _fetch(address: Any, nbytes: Any) -> None:
     """Blocks lie anywhere, so no processor guesses which comes next."""
     for at in range(address, address + nbytes, 64):
         prefetch(at)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _score(query: Any, scale: Any, start: Any, keys: Any, key_scales: Any, head_dim: Any) -> Any:
     """One query head against one block, a lane for each position. Four sums at once, as each waits for its last."""
     a, b, c, d = splat_int(start), splat_int(_NOTHING), splat_int(_NOTHING), splat_int(_NOTHING)
@@ -70,7 +70,7 @@ def _score(query: Any, scale: Any, start: Any, keys: Any, key_scales: Any, head_
     return to_floats((a + b) + (c + d)) * (splat(scale) * load_floats(key_scales))
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _add_values(w: Any, values: Any, head_dim: Any, weights: Any, out: Any) -> None:
     """out float32 [head_dim] += weights of one block . its values. `weights` is room for 16 bytes."""
     most = max_magnitude(magnitudes(w))
@@ -86,7 +86,7 @@ def _add_values(w: Any, values: Any, head_dim: Any, weights: Any, out: Any) -> N
             store_floats(out + at, load_floats(out + at) + to_floats(a + b) * step)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _only_seen(x: Any, otherwise: Any, first: Any, past: Any) -> Any:
     """Lanes from `first` to `past` of a block; 0 and 16 are all of it."""
     if past < BLOCK:
@@ -96,7 +96,7 @@ def _only_seen(x: Any, otherwise: Any, first: Any, past: Any) -> Any:
     return x
 
 
-@njit(cache=True, nogil=True)
+@merged
 def attend(
     query: Any,
     scale: Any,

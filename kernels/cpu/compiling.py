@@ -18,6 +18,9 @@ from numba.core import config
 _SETTINGS: Any = config  # which its own types know little of
 inlined: Any = njit(error_model="numpy", forceinline=True)
 compiled: Any = njit(error_model="numpy")
+merged: Any = njit(inline="always")
+"""Becomes a part of its one caller, or of its few: numba would optimise it by itself, and again within each function
+above it, which made the first start a third longer."""
 entry: Any = njit(error_model="numpy", nogil=True, cache=True)
 """Called from Python, and kept together with all that it calls."""
 

@@ -20,6 +20,7 @@ from numba import njit
 
 from kernels.cpu.attending import attention
 from kernels.cpu.best import bests_at, forget_best, join_best, keep_best
+from kernels.cpu.compiling import merged
 from kernels.cpu.matmul import GROUP, GROUP_BYTES
 from kernels.cpu.norms import embeddings, norm_row, norms
 from kernels.cpu.projections import STRIP, first_tile, gate_up, product_of_inputs, project, queries_keys_values
@@ -53,7 +54,7 @@ def forward(thread: Any, threads: Any, board: Any, models: Any, numbers: Any, st
                 barrier(board, threads)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _region(region: Any, layer: Any, share: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
     """Of the layer before the first, embeddings; of the one behind the last, what its norm has still to add."""
     if 0 <= layer < model.layers:
@@ -65,7 +66,7 @@ def _region(region: Any, layer: Any, share: Any, model: Any, reals: Any, step: A
         norms(share, model, reals, before, np.int64(0), room)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _layer_region(region: Any, layer: Any, share: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
     """The parts of a layer in the order of the table above."""
     # Numba compiles a function once for numbers and again for each number that it is called with.
@@ -74,22 +75,22 @@ def _layer_region(region: Any, layer: Any, share: Any, model: Any, reals: Any, s
         before = model.mlp_post_norm + 4 * (layer - 1) * width if layer and model.mlp_post_norm else none
         norms(share, model, reals, before, model.attention_norm + 4 * layer * width, room)
     elif region == 1:
-        queries_keys_values(share, layer, model, reals, step, room, _first_of(share, 3, layer, model))
+        queries_keys_values(share, layer, model, reals, step, room, _first_of(share, np.int64(3), layer, model))
     elif region == 2:
         attention(share, layer, model, step, room)
     elif region == 3:
         groups, scales = model.heads * model.padded_head // GROUP, model.o_scale + 4 * layer * width
-        behind = _first_of(share, 5, layer, model)
-        project(share, _weights(3, layer, model), scales, groups, model.o_group, model, room, behind)
+        behind = _first_of(share, np.int64(5), layer, model)
+        project(share, _weights(np.int64(3), layer, model), scales, groups, model.o_group, model, room, behind)
     elif region == 4:
         before = model.attention_post_norm + 4 * layer * width if model.attention_post_norm else none
         norms(share, model, reals, before, model.mlp_norm + 4 * layer * width, room)
     elif region == 5:
-        gate_up(share, layer, model, room, _first_of(share, 6, layer, model))
+        gate_up(share, layer, model, room, _first_of(share, np.int64(6), layer, model))
     else:
         groups, scales = model.padded_ffn // GROUP, model.down_scale + 4 * layer * width
-        behind = _first_of(share, 1, layer + 1, model)
-        project(share, _weights(6, layer, model), scales, groups, model.down_group, model, room, behind)
+        behind = _first_of(share, np.int64(1), layer + 1, model)
+        project(share, _weights(np.int64(6), layer, model), scales, groups, model.down_group, model, room, behind)
 
 
 @njit(cache=True, nogil=True)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from kernels.cpu.compiling import merged
 from kernels.cpu.rows import SMALLEST_MAX, inverse_rms
 from kernels.cpu.simd import (
     larger_int,
@@ -34,7 +35,7 @@ _STEP: Final = np.float32(1.0 / 127.0)
 _ZERO: Final = np.float32(0.0)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def gather_head(tiles: Any, apart: Any, scales: Any, bias: Any, padded: Any, head: Any) -> None:
     """head float32 [padded] = product * its weights' scales, + bias where `bias` is an address and not 0.
 
@@ -47,7 +48,7 @@ def gather_head(tiles: Any, apart: Any, scales: Any, bias: Any, padded: Any, hea
         store_floats(head + 4 * i, value)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def norm_head(head: Any, weight: Any, width: Any, padded: Any, eps: Any) -> None:
     """RMS norm of a head of `width` numbers, in place."""
     inverse = splat(inverse_rms(head, width, padded, eps))
@@ -55,7 +56,7 @@ def norm_head(head: Any, weight: Any, width: Any, padded: Any, eps: Any) -> None
         store_floats(head + at, load_floats(head + at) * inverse * load_floats(weight + at))
 
 
-@njit(cache=True, nogil=True)
+@merged
 def rotate_head(head: Any, cos: Any, sin: Any, half: Any) -> None:
     """Pairs (i, i + half) of a head turned by the angles of its position; cos, sin float32 [half]."""
     whole = half - half % 16
@@ -78,7 +79,7 @@ def _largest(head: Any, padded: Any) -> Any:
     return max_magnitude(found)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def keep_query(head: Any, padded: Any, to: Any, scale_at: Any, start_at: Any, factor: Any) -> None:
     """A query as int8 at `to`, its scale times `factor`, and -128 times its sum."""
     largest = _largest(head, padded)
@@ -108,7 +109,7 @@ def _whole_head(head: Any, padded: Any, offset: Any, to: Any) -> Any:
     return scale
 
 
-@njit(cache=True, nogil=True)
+@merged
 def keep_key(head: Any, padded: Any, whole: Any, keys: Any, scales: Any, offset: Any) -> None:
     """A key into position `offset` of a block; `whole` is room for its bytes."""
     store_float(scales + 4 * offset, _whole_head(head, padded, np.int32(128), whole))
@@ -116,7 +117,7 @@ def keep_key(head: Any, padded: Any, whole: Any, keys: Any, scales: Any, offset:
         store_int(keys + 16 * i + 4 * offset, load_int(whole + i))
 
 
-@njit(cache=True, nogil=True)
+@merged
 def keep_value(head: Any, padded: Any, whole: Any, values: Any, scales: Any, offset: Any) -> None:
     """A value into position `offset` of a block; `whole` is room for its bytes."""
     store_float(scales + 4 * offset, _whole_head(head, padded, np.int32(0), whole))

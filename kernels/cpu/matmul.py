@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import cfunc, types
 from numba.core import cgutils
 
+from kernels.cpu.compiling import merged
 from kernels.cpu.simd import (
     F32,
     FLOATS,
@@ -95,7 +96,7 @@ _tile_1, _tile_2, _tile_3 = _emit_tile(1), _emit_tile(2), _emit_tile(3)
 _tile_4, _tile_5, _tile_6 = _emit_tile(4), _emit_tile(5), _emit_tile(6)
 
 
-@njit(cache=True)
+@merged
 def _add_group(rows: Any, x: Any, scales: Any, starts: Any, weights: Any, out: Any, stride: Any, ahead: Any) -> None:
     if rows == 6:
         _tile_6(x, scales, starts, weights, out, stride, ahead)

@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from kernels.cpu.compiling import merged
 from kernels.cpu.matmul import GROUP, GROUP_BYTES
 from kernels.cpu.rows import add_norm, norm_quantize
 from kernels.cpu.simd import load_byte, load_float, load_index, store_float
@@ -13,7 +14,7 @@ from kernels.cpu.team import next_item, span
 _ROWS_AT_ONCE: Final = 4  # one row alone is soon done
 
 
-@njit(cache=True, nogil=True)
+@merged
 def embeddings(share: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
     """The residual of every row = its token's embedding."""
     begin, end = span(share, share.past - share.first)
@@ -24,7 +25,7 @@ def embeddings(share: Any, model: Any, reals: Any, step: Any, room: Any) -> None
         row = begin + next_item(share.counter)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _embed(model: Any, reals: Any, token: Any, x: Any) -> None:
     """One row of the packed vocabulary, back in order."""
     at = model.embedding + (token // GROUP) * (model.padded_hidden // GROUP) * GROUP_BYTES + 4 * (token % GROUP)
@@ -52,7 +53,7 @@ def norms(share: Any, model: Any, reals: Any, before: Any, weight: Any, room: An
         item = begin + next_item(share.counter)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def norm_row(model: Any, reals: Any, x: Any, weight: Any, row: Any, room: Any) -> None:
     """A row at `x`, its norm quantised as row `row` of the next product's inputs."""
     groups = model.padded_hidden // GROUP

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from kernels.cpu.attention import BLOCK
+from kernels.cpu.compiling import merged
 from kernels.cpu.heads import gather_head, keep_key, keep_query, keep_value, norm_head, rotate_head
 from kernels.cpu.levels import ASKED_FOR, call_unpack
 from kernels.cpu.matmul import GROUP, GROUP_BYTES, call_product
@@ -29,7 +30,7 @@ def first_tile(share: Any, tiles: Any, items: Any, item_bytes: Any) -> Any:
     return tiles + items * share.piece // share.pieces * item_bytes
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _in_bytes(model: Any, tiles: Any, groups: Any, group_bytes: Any, scratch: Any, following: Any) -> Any:
     """Where the int8 tiles of so many groups are that lie at `tiles`: there, or at `scratch`, made of their levels."""
     if group_bytes == GROUP_BYTES:
@@ -38,7 +39,7 @@ def _in_bytes(model: Any, tiles: Any, groups: Any, group_bytes: Any, scratch: An
     return scratch
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _asked(following: Any, groups: Any, group_bytes: Any) -> Any:
     """From where to where a product asks memory for what follows: all of it, or what unpacking has left."""
     if group_bytes == GROUP_BYTES:
@@ -86,7 +87,7 @@ def queries_keys_values(share: Any, layer: Any, model: Any, reals: Any, step: An
         head = begin_head + next_item(share.counter)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _keep_head(own: Any, layer: Any, head: Any, row: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
     """A row's head, gathered: norm and rotation for queries and keys, then to where attention reads it."""
     at, whole, position = own + room.head_at, own + room.whole_at, load_index(step.positions + 8 * row)
@@ -147,7 +148,7 @@ def project(
         tile = begin_tile + next_item(share.counter)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _add_product(product: Any, scale: Any, to: Any, model: Any, room: Any) -> None:
     """A row's 64 columns times their weights' scales, `to` bytes into the residual or into where its norm is."""
     for i in range(0, _OUTPUTS_BYTES, 64):
@@ -184,7 +185,7 @@ def gate_up(share: Any, layer: Any, model: Any, room: Any, behind: Any) -> None:
         tile = begin_tile + next_item(share.counter)
 
 
-@njit(cache=True, nogil=True)
+@merged
 def _activate(gate: Any, layer: Any, tile: Any, row: Any, model: Any, room: Any) -> None:
     """A row's columns of gate, and those of up behind the strip, as one group of its middle."""
     tiles, group = model.padded_ffn // GROUP, row * room.middle_groups + tile

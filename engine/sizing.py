@@ -13,6 +13,10 @@ _PART: Final = 0.8
 _CAP: Final = 2 << 30  # bytes of pages on a host, where nobody asked for a figure: others live there too
 _UNKNOWN: Final = Memory(2 << 30, 1 << 62)  # where no system file says what there is
 
+SMALL_MODEL: Final = 1 << 30
+"""A model of fewer bytes spends memory on speed on the CPU: weights of four bits are kept as bytes, too."""
+_LEVELS: Final = 0.625  # bytes of a weight that is kept in four bits
+
 _FLOAT: Final = 4
 _DOUBLE: Final = 8
 _SAMPLING_ROWS: Final = 6  # float64 rows of the vocabulary that one choice is made of: scores, weights, orders, noise
@@ -65,7 +69,7 @@ def measured_budget(config: EngineConfig, shape: ModelShape, memory: Memory, cap
 
     Asked before the weights are loaded. Raises EngineConfigError when nothing is left.
     """
-    weights = weight_bytes(config.numerics, shape)
+    weights = weight_bytes(config.numerics, shape) + loading_bytes(shape)
     context = min(_max_context(config, shape), memory.available // shape.kv_bytes_per_token(config.numerics))
     workspace = workspace_bytes(config, shape, context)
     left = memory.available - weights - workspace
@@ -80,14 +84,19 @@ def measured_budget(config: EngineConfig, shape: ModelShape, memory: Memory, cap
 
 def weight_bytes(numerics: str, shape: ModelShape) -> int:
     """What weights take, as if the output layer were not the embedding's: a byte each under "exact" and a float32 scale
-    for each output, else four; and while they are loaded, the largest of them in float32 twice."""
+    for each output, else four; of a small model, what it may keep in four bits beside. Norms are nothing next to it."""
     hidden, ffn = shape.hidden_size, shape.ffn_size
     layer = hidden * (shape.query_size + 2 * shape.kv_size) + shape.query_size * hidden + 3 * hidden * ffn
     outputs = shape.num_layers * (2 * shape.query_size + 2 * shape.kv_size + 2 * ffn + hidden) + 2 * shape.vocab_size
     count = shape.num_layers * layer + 2 * shape.vocab_size * hidden
-    largest = max(shape.vocab_size * hidden, 2 * hidden * ffn)
     each = 1 if numerics == "exact" else _FLOAT
-    return count * each + outputs * _FLOAT + 2 * largest * _FLOAT
+    twice = int(shape.num_layers * layer * _LEVELS) if numerics == "exact" and count < SMALL_MODEL else 0
+    return count * each + twice + outputs * _FLOAT
+
+
+def loading_bytes(shape: ModelShape) -> int:
+    """What is needed besides while weights are loaded: the largest of them in float32 twice."""
+    return 2 * _FLOAT * shape.hidden_size * max(shape.vocab_size, 2 * shape.ffn_size)
 
 
 def workspace_bytes(config: EngineConfig, shape: ModelShape, context: int) -> int:

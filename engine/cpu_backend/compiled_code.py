@@ -6,13 +6,17 @@ twelve seconds each, and numba compiles one function at a time in a process.
 
 import contextlib
 import functools
+import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 _PATIENCE_S: Final = 120.0
+_UNUSED_S: Final = 30 * 86_400.0
 
 
 @functools.cache
@@ -22,7 +26,18 @@ def keep_compiled_code(cache: Path) -> str:
 
     keep_in(cache)
     forget_damaged(kept_in())
+    forget_unused(kept_in())
     return SOURCES
+
+
+def forget_unused(folder: Path) -> None:
+    """Marks the folder as used, and removes those beside it that no start has used for a month: of other versions."""
+    for other in (folder, *folder.parent.glob("compiled-*")):
+        with contextlib.suppress(OSError):  # it is not there yet, or not ours
+            if other == folder:
+                os.utime(other)
+            elif other.stat().st_mtime < time.time() - _UNUSED_S:
+                shutil.rmtree(other)
 
 
 def forget_damaged(folder: Path) -> None:

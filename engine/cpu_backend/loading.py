@@ -16,14 +16,12 @@ from engine.cpu_backend.weight_file import mapped_weights, own_weights
 from engine.loaders.checkpoint import Checkpoint
 from engine.models.key_balance import balanced
 from engine.models.shape import ModelShape
+from engine.sizing import SMALL_MODEL
 
 if TYPE_CHECKING:
     from engine.cpu_backend.model import CpuDecoder
 
 _LAYOUT_VERSION: Final = 4
-# A model of fewer bytes spends memory on speed: its weights lie in large pages of each process's own, and where they
-# are levels, as bytes too, which are faster for many rows.
-_SMALL: Final = 1 << 30
 _BLOCK: Final = 16
 _WORTH_KEEPING: Final = 32 << 20  # smaller models are packed again sooner than a file is looked for and cleaned up
 
@@ -64,9 +62,10 @@ def load_cpu_model(
 
 
 def _weights(cache: Path, checkpoint: Checkpoint, shape: ModelShape, revision: str) -> Arrays:
-    """Packed now, or by an earlier start."""
+    """Packed now, or by an earlier start. Those of a small model lie in large pages of each process's own, and where
+    they are levels, as bytes too, which are faster for many rows."""
     tied = not checkpoint.has("output")
-    small = _bytes_of(layout(shape, tied=tied)) < _SMALL
+    small = _bytes_of(layout(shape, tied=tied)) < SMALL_MODEL
     arrays = layout(shape, tied=tied, levels=kept_as_levels(checkpoint, shape), both=small)
 
     def fill(into: Arrays) -> None:

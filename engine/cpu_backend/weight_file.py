@@ -5,10 +5,12 @@ line that names what is behind it, written last: a file without it was not finis
 """
 
 import contextlib
+import glob
 import json
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -19,6 +21,7 @@ from engine.cpu_backend.packing import ArrayLayout, Arrays
 
 _HEADER_BYTES: Final = 4096
 _ALIGNMENT: Final = 4096
+_ABANDONED_S: Final = 3600.0
 
 
 def mapped_weights(
@@ -76,6 +79,7 @@ def _write(
     path: Path, name: Mapping[str, object], layout: Mapping[str, ArrayLayout], fill: Callable[[Arrays], None]
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    _forget_cut_off(path)
     size = _size(layout)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:
@@ -91,8 +95,18 @@ def _write(
             raise
 
 
+def _forget_cut_off(path: Path) -> None:
+    """Removes what writers left behind that were killed: nobody takes an hour."""
+    for file in path.parent.glob(f"{glob.escape(path.name)}?*"):
+        with contextlib.suppress(OSError):
+            if file.stat().st_mtime < time.time() - _ABANDONED_S:
+                file.unlink()
+
+
 def _is_whole(path: Path, name: Mapping[str, object], size: int) -> bool:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
             return header.startswith(_header(name)) and os.fstat(file.fileno()).st_size == size

@@ -6,6 +6,7 @@ from typing import Final
 
 _SCALE_BYTES: Final = 4  # one float32 scale for each (token, head) beside int8 values
 _FLOAT_BYTES: Final = 4
+_AT_ONCE: Final = 64  # numbers of a head that the CPU backend reads together; it keeps whole ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ class ModelShape:
         return self.hidden_size, self.query_size, self.ffn_size
 
     def kv_bytes_per_token(self, numerics: str) -> int:
-        """Bytes of KV cache for one token: int8 with a scale a head under "exact", float32 under "reference"."""
-        head = self.head_dim + _SCALE_BYTES if numerics == "exact" else self.head_dim * _FLOAT_BYTES
+        """Bytes of KV cache for one token, at most: under "exact" int8 with a scale a head, heads as wide as the next
+        multiple of 64 (the other backends keep no padding); under "reference" float32."""
+        padded = -(-self.head_dim // _AT_ONCE) * _AT_ONCE
+        head = padded + _SCALE_BYTES if numerics == "exact" else self.head_dim * _FLOAT_BYTES
         return 2 * self.num_layers * self.num_kv_heads * head

@@ -27,6 +27,7 @@ from workers.inference.messages import (
 
 PR_SET_PDEATHSIG = 1
 ORPHANED = 4
+_QUIET_S = 1.0  # without a command or a request, after which there is time to look
 
 
 class Runner(Protocol):
@@ -40,6 +41,10 @@ class Runner(Protocol):
     def abort(self, request_ids: tuple[str, ...]) -> None: ...
     def abort_all(self) -> None: ...
     def busy(self) -> bool: ...
+    def check_integrity(self) -> None:
+        """Asked while nothing is to be done; AssertionError when something was lost."""
+        ...
+
     def step(self) -> Stepped: ...
 
 
@@ -69,7 +74,7 @@ def serve(runner: Runner, pipe: Connection, commands: "queue.SimpleQueue[Command
         while not commands.empty() or not runner.busy():
             if refused and commands.empty():
                 break
-            command = commands.get()
+            command = _next(commands, runner)
             if isinstance(command, Stop):
                 return
             refusal = _obey(runner, command)
@@ -79,6 +84,16 @@ def serve(runner: Runner, pipe: Connection, commands: "queue.SimpleQueue[Command
             pipe.send(Stepped(tuple(refused)))
         if runner.busy():
             pipe.send(runner.step())
+
+
+def _next(commands: "queue.SimpleQueue[Command]", runner: Runner) -> Command:
+    """What is said next. An engine that has lost pages dies of the look that it gets meanwhile, and a new one takes its
+    place before anybody waits for what is not there."""
+    try:
+        return commands.get(timeout=_QUIET_S)
+    except queue.Empty:
+        runner.check_integrity()
+        return commands.get()
 
 
 def _obey(runner: Runner, command: Command) -> Output | None:

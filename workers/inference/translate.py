@@ -151,6 +151,9 @@ class EngineRunner:
     def busy(self) -> bool:
         return self._engine.has_unfinished
 
+    def check_integrity(self) -> None:
+        self._engine.check_integrity()
+
     def step(self) -> Stepped:
         result = self._engine.step()
         ended = {output.request_id for output in result.outputs if output.finish_reason or output.error}

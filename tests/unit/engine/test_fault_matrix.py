@@ -328,23 +328,24 @@ def test_it_ends_with_its_code_and_nobody_else_notices(
     assert engine.budget().free_tokens == engine.budget().total_tokens
 
 
+@pytest.mark.parametrize("scales", ["key_scales", "value_scales"])
 def test_a_page_that_went_bad_fails_those_who_read_it_and_is_not_kept(
-    tiny: Path, backend: str, alone: dict[str, Completion]
+    tiny: Path, backend: str, alone: dict[str, Completion], scales: str
 ) -> None:
     """As if memory had flipped a bit: the next request with that beginning computes it anew, and is well."""
     engine = engine_of(tiny, backend, 512)
     prompt, params = NEIGHBOURS["alike"]
     assert engine.generate([prompt], params)[0] == alone["alike"]
     kept = list(engine._cache._idle)
-    spoil(engine, kept[-1])  # the first page: it is let go last
+    spoil(engine, kept[-1], scales)  # the first page: it is let go last
     with pytest.raises(EngineRequestError, match="finite"):
         engine.generate([prompt], params)
     assert not engine._cache._idle
     assert engine.generate([prompt], params)[0] == alone["alike"]
 
 
-def spoil(engine: Engine, page: int) -> None:
-    """The keys' scales of a page in the first layer are no numbers any more."""
+def spoil(engine: Engine, page: int, scales: str) -> None:
+    """The scales of a page's keys or values in the first layer are no numbers any more; on torch they lie together."""
     model = engine._loaded.model
     if isinstance(model, Decoder):
         attention = model._layers[0].attention
@@ -352,4 +353,4 @@ def spoil(engine: Engine, page: int) -> None:
         with torch.inference_mode():
             attention._scales[page] = float("nan")
     else:
-        model._arrays["key_scales"][0, page] = np.nan  # type: ignore[attr-defined]
+        model._arrays[scales][0, page] = np.nan  # type: ignore[attr-defined]

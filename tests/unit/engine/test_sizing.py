@@ -8,7 +8,7 @@ import pytest
 from engine import EngineConfig, EngineConfigError
 from engine.memory import Memory, host_memory
 from engine.models.shape import ModelShape, RotaryShape
-from engine.sizing import cache_size, measured_budget, weight_bytes, workspace_bytes
+from engine.sizing import cache_size, loading_bytes, measured_budget, weight_bytes, workspace_bytes
 
 GIB = 1 << 30
 SHAPE = ModelShape(
@@ -89,7 +89,7 @@ def test_groups_of_version_1_are_read_too(tmp_path: Path, limit: int, total: int
 
 def test_a_measured_budget_leaves_room_for_weights_and_buffers() -> None:
     memory = Memory(GIB, 8 * GIB)
-    left = GIB - weight_bytes("exact", SHAPE) - workspace_bytes(config(), SHAPE, 2048)
+    left = GIB - weight_bytes("exact", SHAPE) - loading_bytes(SHAPE) - workspace_bytes(config(), SHAPE, 2048)
     assert measured_budget(config(), SHAPE, memory, cap=8 * GIB) == int(0.8 * left)
     assert measured_budget(config(), SHAPE, memory, cap=1000) == 1000
     with pytest.raises(EngineConfigError, match="no memory is left"):

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from threading import Thread
 
+import pytest
+
 from headrace.contract.generation import Sampling
+from workers.inference import child
 from workers.inference.child import serve
 from workers.inference.fake_engine import FakeEngine, Knobs, token_at
 from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Command, Output, Stepped, Stop
@@ -33,6 +36,23 @@ def serving(knobs: Knobs) -> Iterator[tuple[Say, Connection]]:
         thread.join(5)
         here.close()
         there.close()
+
+
+class Leaking(FakeEngine):
+    """One that lost something while it worked."""
+
+    def check_integrity(self) -> None:
+        raise AssertionError("pages are missing")
+
+
+def test_an_idle_engine_is_looked_over_and_dies_of_what_it_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "_QUIET_S", 0.01)
+    here, there = multiprocessing.Pipe()
+    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    commands.put(request("a", 1))
+    with pytest.raises(AssertionError, match="missing"):
+        serve(Leaking(Knobs()), there, commands)
+    assert receive(here).outputs[0].finish_reason == "length"
 
 
 def request(name: str, max_tokens: int, token_ids: tuple[int, ...] = ()) -> AddRequest:

@@ -1,12 +1,13 @@
 """Compiled code is kept between starts, under a name for all of its sources; a start without torch."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from engine.cpu_backend.compiled_code import forget_damaged, keep_compiled_code
+from engine.cpu_backend.compiled_code import forget_damaged, forget_unused, keep_compiled_code
 
 pytest.importorskip("numba")
 
@@ -47,3 +48,14 @@ def test_code_that_was_cut_off_is_forgotten(tmp_path: Path) -> None:
     forget_damaged(tmp_path)
     assert sorted(file.name for file in tmp_path.rglob("*.*")) == ["c.nbi", "d.txt"]
     forget_damaged(tmp_path / "nowhere")
+
+
+def test_code_of_versions_that_nobody_starts_any_more_is_forgotten(tmp_path: Path) -> None:
+    mine, other, old, stranger = (tmp_path / name for name in ("compiled-1", "compiled-2", "compiled-3", "texts"))
+    for folder in (mine, other, old, stranger):
+        folder.mkdir()
+    for folder in (mine, old, stranger):
+        os.utime(folder, (0, 0))
+    forget_unused(mine)
+    forget_unused(mine)  # it was marked as used
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["compiled-1", "compiled-2", "texts"]

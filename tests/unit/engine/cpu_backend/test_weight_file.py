@@ -1,5 +1,6 @@
 """Packed weights in a file: made once, mapped afterwards, made anew when not whole."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,19 @@ def test_a_filler_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         mapped_weights(tmp_path / "w", NAME, LAYOUT, fail)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_writers_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
+    old, young, other = tmp_path / "w3k2x", tmp_path / "wa81z", tmp_path / "v"
+    for file in (old, young, other):
+        file.write_bytes(b"half")
+    for file in (old, other):
+        os.utime(file, (0, 0))
+    check(mapped_weights(tmp_path / "w", NAME, LAYOUT, Filler()))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["v", "w", "wa81z"]
+
+
+def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w")
+    check(mapped_weights(tmp_path / "w", NAME, LAYOUT, Filler()))
+    assert (tmp_path / "w").is_file()

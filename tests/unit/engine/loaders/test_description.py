@@ -50,7 +50,7 @@ def test_the_tiny_model_as_it_was_written(tiny: Path) -> None:
     assert (model.bos_id, model.add_bos, model.chat_template) == (IM_START, False, CHAT_TEMPLATE)
     assert model.revision == hashlib.sha256(tiny.read_bytes()).hexdigest()
     assert model.file_bytes == tiny.stat().st_size
-    assert model.kv_bytes_per_token == 2 * 2 * 2 * (16 + 4)
+    assert model.kv_bytes_per_token == 2 * 2 * 2 * (64 + 4)
     assert describe(tiny) == model
 
 

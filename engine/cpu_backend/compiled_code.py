@@ -1,7 +1,7 @@
 """Has numba keep compiled code between starts, and knows who compiles what at the very first; knows no kernel.
 
-As a command, `python -m engine.cpu_backend.compiled_code FOLDER` compiles the sampler: a step and the sampler take
-twelve seconds each, and numba compiles one function at a time in a process.
+As a command, `python -m engine.cpu_backend.compiled_code FOLDER` compiles the output layer and the sampler: these and
+a step's layers take twelve seconds each, and numba compiles one function at a time in a process.
 """
 
 import contextlib
@@ -54,9 +54,9 @@ def forget_damaged(folder: Path) -> None:
                 file.unlink()
 
 
-class SamplerAhead:
-    """Another process that compiles the sampler meanwhile, where that is still to be done: a context that ends when it
-    has. If it failed, the sampler compiles in this process when it is asked for."""
+class CompilesAhead:
+    """Another process that compiles all but the layers meanwhile, where that is still to be done: a context that ends
+    when it has. If it failed, this process compiles when it is asked for."""
 
     def __init__(self) -> None:
         from kernels.cpu.compiling import kept_in
@@ -83,6 +83,9 @@ class SamplerAhead:
 
 def main() -> None:
     keep_compiled_code(Path(sys.argv[1]))
+    from kernels.cpu.decoder import compile_output
+
+    compile_output()
     from engine.compiled_sampler import CompiledSampler
 
     CompiledSampler(vocab_size=64, threads=1)

@@ -10,7 +10,7 @@ import numpy as np
 from engine.batch import PageLayout
 from engine.config import EngineConfig
 from engine.cores import available_cores
-from engine.cpu_backend.compiled_code import SamplerAhead, keep_compiled_code
+from engine.cpu_backend.compiled_code import CompilesAhead, keep_compiled_code
 from engine.cpu_backend.packing import ArrayLayout, Arrays, kept_as_levels, layout, pack
 from engine.cpu_backend.weight_file import mapped_weights, own_weights
 from engine.loaders.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def load_cpu_model(
     """Ready to step: compiled, too. Raises ModelFileError. Ask `unsupported` first."""
     cache = _cache_dir(config)
     sources = keep_compiled_code(cache)
-    with SamplerAhead():
+    with CompilesAhead():
         weights = _weights(cache, balanced(checkpoint, shape), shape, revision)
         from engine.cpu_backend.model import CpuDecoder
 

@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from numba import njit
-
 from kernels.cpu.attention import BLOCK, attend
-from kernels.cpu.compiling import merged
+from kernels.cpu.compiling import compiled, merged
 from kernels.cpu.matmul import GROUP
 from kernels.cpu.rows import quantize_row
 from kernels.cpu.simd import load_float, load_index, load_int
 from kernels.cpu.team import next_item, span
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def attention(share: Any, layer: Any, model: Any, step: Any, room: Any) -> None:
     """Some query heads of one row: all that share a key head, or one where that would leave threads without work."""
     rows, shared = share.past - share.first, model.heads // model.kv_heads

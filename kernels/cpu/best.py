@@ -6,8 +6,9 @@ Each thread keeps the best of the tiles that it took; the lowest id wins among e
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from kernels.cpu.compiling import compiled
 from kernels.cpu.simd import (
     keep_below,
     larger,
@@ -46,7 +47,7 @@ class Bests(NamedTuple):
 bests_at = record_at(Bests, types.int64)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def forget_best(thread: Any, rows: Any, best: Any) -> None:
     """Before a thread's first tile."""
     for row in range(thread * rows, (thread + 1) * rows):
@@ -55,7 +56,7 @@ def forget_best(thread: Any, rows: Any, best: Any) -> None:
         store_ints(best.sizes + _VECTOR * row, splat_int(_NOTHING))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def keep_best(at: Any, first: Any, count: Any, product: Any, scale: Any, best: Any) -> None:
     """`count` of 64 logits of a row: product times scale, from token `first` on. `at`: thread * rows + row."""
     a, b = load_floats(product) * load_floats(scale), load_floats(product + 64) * load_floats(scale + 64)
@@ -81,7 +82,7 @@ def keep_best(at: Any, first: Any, count: Any, product: Any, scale: Any, best: A
             store_index(best.ids + 8 * at, first + place)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def join_best(threads: Any, rows: Any, best: Any) -> None:
     """`tokens`: the lowest id of the largest logit of each row, or NOT_FINITE."""
     for row in range(rows):

@@ -17,7 +17,9 @@ from numba.core import config
 
 _SETTINGS: Any = config  # which its own types know little of
 inlined: Any = njit(error_model="numpy", forceinline=True)
-compiled: Any = njit(error_model="numpy")
+_BARE: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # which numba's own types know nothing of
+compiled: Any = njit(error_model="numpy", **_BARE)
+"""Called by compiled code alone: wrappers for anybody else take a quarter of the time."""
 merged: Any = njit(inline="always")
 """Becomes a part of its one caller, or of its few: numba would optimise it by itself, and again within each function
 above it, which made the first start a third longer."""

@@ -16,11 +16,11 @@ else some of the columns:
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
+from numba import types
 
 from kernels.cpu.attending import attention
 from kernels.cpu.best import bests_at, forget_best, join_best, keep_best
-from kernels.cpu.compiling import merged
+from kernels.cpu.compiling import compiled, entry, merged
 from kernels.cpu.matmul import GROUP, GROUP_BYTES
 from kernels.cpu.norms import embeddings, norm_row, norms
 from kernels.cpu.projections import STRIP, first_tile, gate_up, product_of_inputs, project, queries_keys_values
@@ -32,7 +32,7 @@ REGIONS_PER_LAYER: Final = 7
 _ROWS_APART: Final = STRIP  # of a thread, at least, or its weights would be read for too few
 
 
-@njit(cache=True, nogil=True)
+@entry
 def forward(thread: Any, threads: Any, board: Any, models: Any, numbers: Any, steps: Any, rooms: Any) -> None:
     """`room.x` = the residual of every row behind the last layer; all threads of a team call this together.
 
@@ -93,7 +93,7 @@ def _layer_region(region: Any, layer: Any, share: Any, model: Any, reals: Any, s
         project(share, _weights(np.int64(6), layer, model), scales, groups, model.down_group, model, room, behind)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _weights(region: Any, layer: Any, model: Any) -> Any:
     """Where a layer's weights of a region of products begin; behind the last layer those of the output layer."""
     if layer == model.layers:
@@ -109,12 +109,12 @@ def _weights(region: Any, layer: Any, model: Any) -> Any:
     return model.down + layer * hidden * middle * model.down_group
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _head_bytes(model: Any) -> Any:
     return model.padded_head // GROUP * (model.padded_hidden // GROUP) * model.qkv_group
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _first_of(share: Any, region: Any, layer: Any, model: Any) -> Any:
     """Where this thread will begin to read in a region of products."""
     tiles, hidden, middle = _weights(region, layer, model), model.padded_hidden // GROUP, model.padded_ffn // GROUP
@@ -129,7 +129,7 @@ def _first_of(share: Any, region: Any, layer: Any, model: Any) -> Any:
     return first_tile(share, tiles, hidden, middle * model.down_group)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def logits(
     thread: Any, threads: Any, board: Any, models: Any, numbers: Any, rows: Any, hidden: Any, rooms: Any, out: Any
 ) -> None:
@@ -143,7 +143,7 @@ def logits(
     barrier(board, threads)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def best_tokens(
     thread: Any, threads: Any, board: Any, models: Any, numbers: Any, rows: Any, hidden: Any, rooms: Any, bests: Any
 ) -> None:
@@ -161,7 +161,7 @@ def best_tokens(
         join_best(threads, rows, best)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _final_norms(threads: Any, board: Any, model: Any, reals: Any, rows: Any, hidden: Any, room: Any) -> None:
     row = next_item(counter(board, 0))
     while row < rows:
@@ -170,7 +170,7 @@ def _final_norms(threads: Any, board: Any, model: Any, reals: Any, rows: Any, hi
     barrier(board, threads)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _product_of_output(share: Any, tile: Any, begin: Any, size: Any, model: Any, room: Any) -> None:
     """64 outputs of some rows, before their scales, to the thread's own memory."""
     tile_bytes = model.padded_hidden // GROUP * GROUP_BYTES
@@ -179,7 +179,7 @@ def _product_of_output(share: Any, tile: Any, begin: Any, size: Any, model: Any,
     product_of_inputs(model, room, begin, size, at, asked, share.own)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _best_of_tiles(thread: Any, share: Any, model: Any, room: Any, best: Any) -> None:
     begin_tile, end = span(share, model.output_tiles)
     tile = begin_tile + next_item(share.counter)
@@ -194,7 +194,7 @@ def _best_of_tiles(thread: Any, share: Any, model: Any, room: Any, best: Any) ->
         tile = begin_tile + next_item(share.counter)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _output_tiles(share: Any, model: Any, room: Any, out: Any) -> None:
     """64 logits of every row."""
     begin_tile, end = span(share, model.output_tiles)
@@ -209,3 +209,9 @@ def _output_tiles(share: Any, model: Any, room: Any, out: Any) -> None:
                 for i in range(0, 4 * GROUP, 64):
                     store_floats(to + i, load_floats(share.own + 4 * GROUP * r + i) * load_floats(scale + i))
         tile = begin_tile + next_item(share.counter)
+
+
+def compile_output() -> None:
+    """`logits` and `best_tokens`, where they are not yet, for the numbers that all their arguments are."""
+    for function in (logits, best_tokens):
+        function.compile((types.int64,) * 9)

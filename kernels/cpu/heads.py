@@ -6,9 +6,8 @@ Knows one head of one row at a time, by addresses; widths are padded to multiple
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
-from kernels.cpu.compiling import merged
+from kernels.cpu.compiling import compiled, merged
 from kernels.cpu.rows import SMALLEST_MAX, inverse_rms
 from kernels.cpu.simd import (
     larger_int,
@@ -71,7 +70,7 @@ def rotate_head(head: Any, cos: Any, sin: Any, half: Any) -> None:
         store_float(head + 4 * half + at, other * load_float(cos + at) + one * load_float(sin + at))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _largest(head: Any, padded: Any) -> Any:
     found = magnitudes(splat(SMALLEST_MAX))
     for at in range(head, head + 4 * padded, 64):
@@ -92,7 +91,7 @@ def keep_query(head: Any, padded: Any, to: Any, scale_at: Any, start_at: Any, fa
     store_int(start_at, np.int32(-128) * sum_int_lanes(total))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _whole_head(head: Any, padded: Any, offset: Any, to: Any) -> Any:
     """A head as bytes round(x * 127 / max|x|) + offset, and its scale.
 

@@ -3,9 +3,8 @@
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
-from kernels.cpu.compiling import merged
+from kernels.cpu.compiling import compiled, merged
 from kernels.cpu.matmul import GROUP, GROUP_BYTES
 from kernels.cpu.rows import add_norm, norm_quantize
 from kernels.cpu.simd import load_byte, load_float, load_index, store_float
@@ -36,7 +35,7 @@ def _embed(model: Any, reals: Any, token: Any, x: Any) -> None:
         store_float(x + 4 * i, np.float32(whole) * scale * factor)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def norms(share: Any, model: Any, reals: Any, before: Any, weight: Any, room: Any) -> None:
     """Every row: x += norm(y) by the weights `before`, then its norm by `weight` quantised; each where it is not 0."""
     rows = share.past - share.first

@@ -8,10 +8,9 @@ unpacked and multiplied it is asked for the next one, behind the last for the fi
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
 from kernels.cpu.attention import BLOCK
-from kernels.cpu.compiling import merged
+from kernels.cpu.compiling import compiled, merged
 from kernels.cpu.heads import gather_head, keep_key, keep_query, keep_value, norm_head, rotate_head
 from kernels.cpu.levels import ASKED_FOR, call_unpack
 from kernels.cpu.matmul import GROUP, GROUP_BYTES, call_product
@@ -24,7 +23,7 @@ STRIP: Final = 48
 _OUTPUTS_BYTES: Final = 4 * GROUP  # of one row's product with a tile
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def first_tile(share: Any, tiles: Any, items: Any, item_bytes: Any) -> Any:
     """Where the weights of a region's first item begin that is in this share, of so many that begin at `tiles`."""
     return tiles + items * share.piece // share.pieces * item_bytes
@@ -48,7 +47,7 @@ def _asked(following: Any, groups: Any, group_bytes: Any) -> Any:
     return rest, rest
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, asked: Any, out: Any) -> None:
     """Normed rows begin to begin + size times one tile of bytes -> float32 [size, 64] at `out`."""
     groups = model.padded_hidden // GROUP
@@ -61,7 +60,7 @@ def product_of_inputs(model: Any, room: Any, begin: Any, size: Any, tile: Any, a
     call_product(model.product, x, scales, starts, tile, out, size, groups, groups, asked[0], asked[1])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def queries_keys_values(share: Any, layer: Any, model: Any, reals: Any, step: Any, room: Any, behind: Any) -> None:
     """One query, key or value head of every row: queries into `room`, keys and values into their blocks."""
     heads, per_head, groups = model.heads + 2 * model.kv_heads, model.padded_head // GROUP, model.padded_hidden // GROUP
@@ -118,7 +117,7 @@ def _keep_head(own: Any, layer: Any, head: Any, row: Any, model: Any, reals: Any
             )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def project(
     share: Any, tiles: Any, scales: Any, groups: Any, group_bytes: Any, model: Any, room: Any, behind: Any
 ) -> None:
@@ -159,7 +158,7 @@ def _add_product(product: Any, scale: Any, to: Any, model: Any, room: Any) -> No
             store_floats(room.x + to + i, load_floats(room.x + to + i) + made)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gate_up(share: Any, layer: Any, model: Any, room: Any, behind: Any) -> None:
     """64 columns of the MLP's middle for every row, quantised as one group of the next product."""
     tiles, groups, own = model.padded_ffn // GROUP, model.padded_hidden // GROUP, share.own

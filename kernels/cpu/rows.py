@@ -8,8 +8,8 @@ import math
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
+from kernels.cpu.compiling import compiled
 from kernels.cpu.matmul import GROUP
 from kernels.cpu.simd import (
     larger_int,
@@ -43,7 +43,7 @@ _ONE: Final = np.float32(1.0)
 SILU, GELU_TANH = 0, 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exp2(x: Any) -> Any:
     """2^x of 16 numbers from -100 to 100, by multiplying and adding alone. The caller clamps."""
     whole = nearest(x)
@@ -52,7 +52,7 @@ def exp2(x: Any) -> Any:
     return (power * f + splat(_C0)) * power_of_two(to_ints(whole))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def quantize(a: Any, b: Any, c: Any, d: Any, to: Any, scale_at: Any, start_at: Any) -> None:
     """A group of 64 numbers -> int8 at `to`, their scale, and -128 times their sum. NaN or infinity makes it so."""
     largest = max_magnitude(
@@ -75,7 +75,7 @@ def quantize(a: Any, b: Any, c: Any, d: Any, to: Any, scale_at: Any, start_at: A
     store_int(start_at, np.int32(-128) * sum_int_lanes((qa + qb) + (qc + qd)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def inverse_rms(x: Any, width: Any, padded: Any, eps: Any) -> Any:
     """1 / sqrt(mean of squares + eps) of a row of `width` numbers at address `x`, padded with zeros."""
     a = b = c = d = splat(np.float32(0.0))
@@ -85,7 +85,7 @@ def inverse_rms(x: Any, width: Any, padded: Any, eps: Any) -> Any:
     return np.float32(1.0 / math.sqrt(np.float64(sum_lanes((a + b) + (c + d))) / width + eps))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def norm_quantize(x: Any, weight: Any, width: Any, padded: Any, eps: Any, to: Any, scales: Any, starts: Any) -> None:
     """A row's norm as int8 in groups of 64. Addresses: x, weight float32; to int8; scales float32; starts int32."""
     inverse = splat(inverse_rms(x, width, padded, eps))
@@ -102,7 +102,7 @@ def norm_quantize(x: Any, weight: Any, width: Any, padded: Any, eps: Any, to: An
         )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_norm(x: Any, y: Any, weight: Any, width: Any, padded: Any, eps: Any) -> None:
     """x += norm(y), rows of float32 at addresses."""
     inverse = splat(inverse_rms(y, width, padded, eps))
@@ -112,7 +112,7 @@ def add_norm(x: Any, y: Any, weight: Any, width: Any, padded: Any, eps: Any) -> 
         )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def quantize_row(x: Any, padded: Any, to: Any, scales: Any, starts: Any) -> None:
     """A row of float32 as int8 in groups of 64."""
     for group in range(padded // GROUP):
@@ -128,14 +128,14 @@ def quantize_row(x: Any, padded: Any, to: Any, scales: Any, starts: Any) -> None
         )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gated(gate: Any, up: Any, kind: Any) -> Any:
     """gate * sigmoid(t) * up with t = gate (SiLU), or t = sqrt(8 / pi) (gate + 0.044715 gate^3) (GELU by tanh)."""
     t = gate if kind == SILU else gate * (splat(_GELU_A) + splat(_GELU_B) * gate * gate)
     return gate / (splat(_ONE) + exp2(within(t * splat(-_LOG2_E), np.float32(-100.0), np.float32(100.0)))) * up
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gate_quantize(
     gate: Any, up: Any, gate_scale: Any, up_scale: Any, kind: Any, to: Any, scale_at: Any, start_at: Any
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cpu.compiling import compiled, entry
+from kernels.cpu.compiling import entry, merged
 from kernels.cpu.sampling_blocks import (
     BLOCK,
     NOT_FINITE,
@@ -76,13 +76,13 @@ def sample_rows(
             tokens[row] = _sample_adjusted(scores[part], maxima[part], own, key, values[part], masses[part])
 
 
-@compiled
+@merged
 def _sample_adjusted(scores: Any, maxima: Any, own: Any, key: Any, values: Any, masses: Any) -> Any:
     """A token from a row of adjusted scores, or NOTHING_LEFT."""
     best = largest(maxima)
     if best == -_INFINITY:
         return NOTHING_LEFT
-    first = place_of_equal(scores, maxima, best, 1)
+    first = place_of_equal(scores, maxima, best, np.int64(1))
     sharpness, top_k = own[_SHARPNESS], np.int64(own[_TOP_K])
     if sharpness == 0.0:
         return first
@@ -129,7 +129,7 @@ def explain_rows(
             gaps[index, place] = own[named[index, place]] - best
 
 
-@compiled
+@merged
 def _rank(scores: Any, maxima: Any, border: Any, equal: Any, named: Any) -> None:
     """Writes the tokens above the border, and the first so many equal to it, behind the first of `named`: best first,
     equal ones by id."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from kernels.cpu.compiling import compiled, inlined
+from kernels.cpu.compiling import compiled, inlined, merged
 from kernels.cpu.sampling_elementary import FAINTEST, number_of, number_of_32, weight
 
 BLOCK: Final = 64
@@ -27,7 +27,7 @@ def _ordered(bits: Any) -> Any:
     return bits ^ ((bits >> 63) & _LOW_63)
 
 
-@inlined
+@merged
 def _extremes(bits: Any, length: Any) -> Any:
     """The largest and the smallest float32 among some, as whole numbers that are ordered as they are; -0 before 0."""
     high, low = _LEAST_32, _MOST_32
@@ -37,7 +37,7 @@ def _extremes(bits: Any, length: Any) -> Any:
     return high, low
 
 
-@compiled
+@merged
 def best_of_row(logits: Any) -> Any:
     """The lowest id of the largest of finite float32 logits, or NOT_FINITE."""
     best, best_at, least = _LEAST_32, 0, _MOST_32
@@ -134,7 +134,7 @@ def _mass_of_block(scores: Any, start: Any, length: Any, best: Any, sharpness: A
     return total
 
 
-@compiled
+@merged
 def mass_of_row(scores: Any, maxima: Any, best: Any, sharpness: Any) -> Any:
     """The sum of all weights."""
     total, whole = np.int64(0), len(scores) // BLOCK

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from kernels.cpu.compiling import compiled, inlined
+from kernels.cpu.compiling import compiled, inlined, merged
 from kernels.cpu.sampling_blocks import gather, mass_of_row
 from kernels.cpu.sampling_elementary import weight
 
@@ -27,7 +27,7 @@ def border_of_best(scores: Any, maxima: Any, count: Any, values: Any, masses: An
     return _border(values, masses, many, count)
 
 
-@compiled
+@merged
 def border_of_share(
     scores: Any, maxima: Any, best: Any, sharpness: Any, top_k: Any, top_p: Any, values: Any, masses: Any
 ) -> Any:
@@ -47,7 +47,7 @@ def border_of_share(
         wanted = _share(top_p, weigh(values, masses, top_k, best, sharpness))
         return _border(values, masses, top_k, wanted)
     wanted = _share(top_p, mass_of_row(scores, maxima, best, sharpness))
-    blocks = _FIRST_BLOCKS
+    blocks = np.int64(_FIRST_BLOCKS)  # or all below it is compiled again for this one number
     while True:
         count = gather(scores, maxima, _good_enough(maxima, blocks, values, masses), values)
         if weigh(values, masses, count, best, sharpness) >= wanted:
@@ -66,7 +66,7 @@ def _good_enough(maxima: Any, count: Any, values: Any, masses: Any) -> Any:
     return _border(values, masses, len(maxima), count)[0]
 
 
-@compiled
+@merged
 def weigh(values: Any, masses: Any, count: Any, best: Any, sharpness: Any) -> Any:
     """The weights of some scores, and their sum."""
     total = np.int64(0)
@@ -76,7 +76,7 @@ def weigh(values: Any, masses: Any, count: Any, best: Any, sharpness: Any) -> An
     return total
 
 
-@inlined
+@merged
 def _share(top_p: Any, total: Any) -> Any:
     return min(np.int64(np.ceil(top_p * float(total))), total)
 
@@ -124,7 +124,7 @@ def _border(values: Any, masses: Any, count: Any, wanted: Any) -> Any:
             low = end
 
 
-@compiled
+@merged
 def _around_border(values: Any, masses: Any, count: Any, wanted: Any) -> Any:
     """Moves to the front those that share the border's part of the range. How many, and the mass wanted of them.
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from kernels.cpu.compiling import compiled, inlined
+from kernels.cpu.compiling import inlined, merged
 from kernels.cpu.sampling_blocks import BLOCK
 from kernels.cpu.sampling_elementary import log
 
@@ -56,7 +56,7 @@ def least_random(noise: Any) -> Any:
     return _ALL_ONES - (np.uint64(np.int64(from_top)) << _S12)
 
 
-@compiled
+@merged
 def draw(
     scores: Any,
     maxima: Any,

@@ -4,12 +4,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from kernels.cpu.compiling import compiled
+from kernels.cpu.compiling import merged
 
 _INFINITY: Final = float("inf")
 
 
-@compiled
+@merged
 def adjust(scores: Any, repetition: Any, frequency: Any, presence: Any, edges: Any, ids: Any, amounts: Any) -> None:
     """Bias, penalties and bars, in place.
 
@@ -29,7 +29,7 @@ def adjust(scores: Any, repetition: Any, frequency: Any, presence: Any, edges: A
         scores[ids[index]] = -_INFINITY
 
 
-@compiled
+@merged
 def bar_others(scores: Any, mask: Any) -> None:
     """Leaves no score to tokens whose bit of the mask is 0."""
     for index in range(len(scores)):

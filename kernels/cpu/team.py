@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
+from kernels.cpu.compiling import compiled, entry
 from kernels.cpu.simd import I64, operation, pointer
 
 _LINE: Final = 8  # int64 numbers in a cache line
@@ -73,25 +74,25 @@ class Share(NamedTuple):
     own: int  # room.own of this thread
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def span(share: Any, items: Any) -> Any:
     """Where the share's piece of so many items begins and ends."""
     return items * share.piece // share.pieces, items * (share.piece + 1) // share.pieces
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def counter(board: Any, number: Any) -> Any:
     """The address of a counter of items."""
     return board + (_COUNTERS + number) * _LINE * 8
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def next_item(at: Any) -> Any:
     """The number of an item that nobody has taken yet, by its counter; the caller compares with how many there are."""
     return _fetch_add(at)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def barrier(board: Any, threads: Any) -> None:
     """Returns when all threads have come here. The count of arrivals only grows, so nobody has to reset it."""
     if threads == 1:
@@ -105,7 +106,7 @@ def barrier(board: Any, threads: Any) -> None:
             _yield_core()
 
 
-@njit(cache=True, nogil=True)
+@entry
 def linger(board: Any, calls: Any) -> None:
     """Returns when the team was called more often than `calls` times, or soon: waking a thread that sleeps takes longer
     than the host needs between two calls of a step."""

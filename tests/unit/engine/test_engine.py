@@ -213,7 +213,7 @@ def test_budget_counts_pages_and_places(tiny: Path) -> None:
 
 def test_pages_come_from_a_budget_of_bytes(tiny: Path) -> None:
     engine = Engine(EngineConfig(tiny, device="cpu", kv_budget_bytes=1 << 20))
-    per_token = 2 * 2 * 2 * (16 + 4)  # layers, keys and values, heads, int8 and a scale
+    per_token = 2 * 2 * 2 * (64 + 4)  # layers, keys and values, heads, int8 of padded ones and a scale
     assert engine.budget().total_tokens == (1 << 20) // (per_token * 16) * 16
     with pytest.raises(EngineConfigError, match="page"):
         Engine(EngineConfig(tiny, device="cpu", kv_budget_bytes=100))

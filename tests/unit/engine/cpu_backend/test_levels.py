@@ -80,7 +80,7 @@ def test_a_model_on_levels_gives_the_bits_of_its_int8() -> None:
 
 def test_a_large_model_on_levels_has_no_bytes_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = hidden_of(OnLevels(says_so=True), SHAPE)
-    monkeypatch.setattr(loading, "_SMALL", 0)
+    monkeypatch.setattr(loading, "SMALL_MODEL", 0)
     assert np.array_equal(hidden_of(OnLevels(says_so=True), SHAPE), expected)
 
 

@@ -73,7 +73,7 @@ docs: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
-	$(BIN)/python -m benchmarks.engine --model "$$($(BIN)/headrace models path $(MODEL))"
+	$(BIN)/python -m benchmarks.engine
 
 bench-cpu: need-redis $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
@@ -81,6 +81,7 @@ bench-cpu: need-redis $(VENV)/.dev
 	$(BIN)/python -m benchmarks.cpu --numerics
 	$(BIN)/python -m benchmarks.shared_prefix
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.perplexity --backend cpu
 	$(BIN)/python -m benchmarks.table --update README.md

@@ -1,92 +1,90 @@
-"""How long the engine's steps take, by rows and threads, and how fast it reads prompts. Knows no fleet and no peers.
+"""How long the engine's steps take, alone and beside long prompts, and how fast it reads prompts. Knows no peers.
 
-    python -m benchmarks.engine [--model PATH] [--rounds 3]
+    python -m benchmarks.engine [--rounds 3] [--threads 2]
 
-Thread counts take turns within each round, so that a noisy minute hits all of them. Writes results/engine-cpu.json
-and prints the medians.
+Seconds are the engine's own (`StepStats.seconds`). A step is cut so that it should stay under 0.1, which is
+EngineConfig.step_seconds: whoever cancels or streams waits no longer than that. The skewed workload, 48 requests with
+prompts of up to 800 tokens, is where that is hard.
 """
 
-import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
-import time
-from collections import defaultdict
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Sequence
+from typing import Final
 
-import torch
-
+from benchmarks import results
+from benchmarks.arguments import common
+from benchmarks.figures import Figure, share
+from benchmarks.results import model_path
+from benchmarks.table import figures_table
+from benchmarks.workloads import WORKLOADS, Ask, Workload, uniform
 from engine import Engine, EngineConfig, SamplingParams
+from engine.step_output import StepStats
 
-RESULTS = Path(__file__).parent / "results" / "engine-cpu.json"
-ROWS = (1, 8, 32)
-PROMPT, NEW, LONG_PROMPT = 128, 24, 1000
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    model = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "cpu": model[0] if model else platform.processor(),
-        "cores": os.cpu_count(),
-        "isa": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip(),
-    }
+ROWS: Final = (1, 8, 16, 32)
+LONG_PROMPT: Final = 1000
+_TARGET_S: Final = 0.1
 
 
-def decode_ms(engine: Engine, rows: int) -> float:
-    """Median milliseconds of the steps in which all `rows` decode."""
-    steps = []
-    params = SamplingParams(max_tokens=NEW, temperature=0, ignore_eos=True)
-    for row in range(rows):
-        engine.add_request(f"{row}", [(row * 131 + i * 17) % 40_000 + 100 for i in range(PROMPT)], params)
+def steps(engine: Engine, asks: Sequence[Ask]) -> list[StepStats]:
+    """What every step of these requests was, all of them taken at once."""
+    for number, ask in enumerate(asks):
+        params = SamplingParams(max_tokens=ask.new_tokens, temperature=0, ignore_eos=True)
+        engine.add_request(f"{number}", ask.prompt, params)
+    found = []
     while engine.has_unfinished:
-        stats = engine.step().stats
-        if stats.decode_rows == rows:
-            steps.append(stats.seconds)
-    return statistics.median(steps) * 1000
+        found.append(engine.step().stats)
+    return found
 
 
-def prefill_tokens_per_second(engine: Engine) -> float:
-    prompt = [(i * 17) % 40_000 + 100 for i in range(LONG_PROMPT)]
-    began = time.perf_counter()
-    engine.generate([prompt], SamplingParams(max_tokens=1, temperature=0, ignore_eos=True))
-    return LONG_PROMPT / (time.perf_counter() - began)
+def decode_ms(engine: Engine, workload: Workload, seed: str) -> float:
+    """The median of the steps in which all requests decode, and nothing else."""
+    asks = workload.draw(seed)
+    taken = [step.seconds for step in steps(engine, asks) if step.decode_rows == len(asks) and not step.prefill_tokens]
+    return statistics.median(taken) * 1000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path.home() / ".cache/headrace/models/smollm2-135m-instruct.gguf")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, nargs="*", default=sorted({1, os.cpu_count() or 1}))
-    args = parser.parse_args()
-    began = time.perf_counter()
-    engine = Engine(EngineConfig(model=args.model))
-    found: dict[str, list[float]] = defaultdict(list)
-    found["load_s"].append(time.perf_counter() - began)
-    for _ in range(args.rounds):
-        for threads in args.threads:
-            torch.set_num_threads(threads)
-            found[f"prefill_tokens_per_s/threads={threads}"].append(prefill_tokens_per_second(engine))
-            for rows in ROWS:
-                found[f"decode_ms/rows={rows}/threads={threads}"].append(decode_ms(engine, rows))
-    figures = {
-        name: {"median": round(statistics.median(v), 2), "all": [round(x, 2) for x in v]} for name, v in found.items()
-    }
-    RESULTS.write_text(
-        json.dumps({"model": args.model.name, "machine": machine(), "figures": figures}, indent=1) + "\n"
-    )
-    for name, figure in figures.items():
-        print(f"{name:40} {figure['median']}")
+def prefill_tokens_per_second(engine: Engine, seed: str) -> float:
+    asks = uniform("long", 1, LONG_PROMPT, 1).draw(seed)
+    return LONG_PROMPT / sum(step.seconds for step in steps(engine, asks))
+
+
+def milliseconds(name: str, values: Sequence[float], bar: str = "") -> Figure:
+    return Figure(name, f"{statistics.median(values):.1f} ms", tuple(values), bar)
+
+
+def measure(engine: Engine, rounds: int) -> list[Figure]:
+    decoding: dict[int, list[float]] = {rows: [] for rows in ROWS}
+    reading, middle, longest, within = [], [], [], []
+    for number in range(rounds):
+        for rows in ROWS:
+            decoding[rows].append(decode_ms(engine, uniform("rows", rows, 128, 24), f"{number}"))
+        reading.append(prefill_tokens_per_second(engine, f"{number}"))
+        taken = [step.seconds for step in steps(engine, WORKLOADS["skewed"].draw(f"{number}"))]
+        middle.append(statistics.median(taken) * 1000)
+        longest.append(statistics.quantiles(taken, n=100)[-1] * 1000)
+        within.append(sum(seconds <= _TARGET_S for seconds in taken) / len(taken))
+    prefill = f"{statistics.median(reading):.0f} tokens/s"
+    return [
+        *(milliseconds(f"a step of {rows} rows that decode", values) for rows, values in decoding.items()),
+        Figure(f"a prompt of {LONG_PROMPT} tokens is read at", prefill, tuple(reading)),
+        milliseconds("steps of 48 skewed requests, median", middle),
+        milliseconds("steps of 48 skewed requests, 99th percentile", longest, "about 100 ms"),
+        share("steps of 48 skewed requests within 100 ms", within),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = common("benchmarks.engine", __doc__, rounds=3, output=results.FOLDER / "engine.json")
+    given = parser.parse_args(arguments)
+    model = model_path(given.model)
+    engine = Engine(EngineConfig(model=model, threads=given.threads))
+    measure(engine, 1)  # so that the sizer knows this machine, and no large page is new
+    flags = {"threads": given.threads, "rounds": given.rounds}
+    result = results.write_figures(given.output, model, flags, measure(engine, given.rounds))
+    print(figures_table(result))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -68,6 +68,7 @@ _COMPARISONS: Final = {
 }
 _FIGURES: Final = {
     "startup.json": "From the start of the process to its first token",
+    "engine.json": "Steps of the engine",
     "shared_prefix.json": "Time until the last of all first tokens",
     "fleet.json": "The fleet against the engine alone",
 }

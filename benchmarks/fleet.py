@@ -5,6 +5,9 @@
 `headrace up` with one worker, our own client, one connection for each request; beside it `generate()` in a process of
 its own, with the worker's settings and the same prompts, in turns. Clients ask in two ways: waiting for the whole
 result, and following the stream. Words of one token each make prompts of the same length as text and as ids.
+
+Twice: with as many engine threads as a fleet takes here by itself, which leaves a core to gateway, Redis, the worker's
+parent and the clients (they all run on this machine), and with `--threads`, where everybody shares all cores.
 """
 
 import random
@@ -150,19 +153,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ways", type=names(WAYS), default=list(WAYS), help=f"how clients ask: {', '.join(WAYS)}")
     given = parser.parse_args(arguments)
     model = model_path(given.model)
+    by_itself = engine_config(str(model), settings.load().engine).threads
     figures: list[Figure] = []
-    with contest(model, given.threads) as both:
-        for count in given.at:
-            for way in given.ways:
-                pairs = list(both.rounds(way, count, given.rounds))
-                for pair in pairs:
-                    say(f"N={count} {way:10} fleet {pair.fleet:8.1f} engine {pair.engine:8.1f} tok/s")
-                name = f"N={count}, clients {way}: fleet over engine"
-                figures.append(share(name, [pair.fleet / pair.engine for pair in pairs], BARS.get(count, "")))
+    for threads in sorted({by_itself or given.threads, given.threads}):
+        with contest(model, threads) as both:
+            for count in given.at:
+                for way in given.ways:
+                    pairs = list(both.rounds(way, count, given.rounds))
+                    figures.append(_told(threads, count, way, pairs))
     flags = {"threads": given.threads, "rounds": given.rounds}
     result = results.write_figures(given.output, model, flags, figures)
     print(figures_table(result))
     return 0
+
+
+def _told(threads: int, count: int, way: str, pairs: Sequence[Pair]) -> Figure:
+    for pair in pairs:
+        say(f"threads={threads} N={count} {way:10} fleet {pair.fleet:8.1f} engine {pair.engine:8.1f} tok/s")
+    name = f"{threads} engine thread{'s'[: threads > 1]}, N={count}, clients {way}: fleet over engine"
+    return share(name, [pair.fleet / pair.engine for pair in pairs], BARS.get(count, ""))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
         description = opened.describe()
         shape = description.shape
         on_cuda = _takes_cuda(config, shape)
-        cache = cache_size(config, shape, _device_memory(config) if on_cuda else None)
+        cache = cache_size(config, shape, _device_memory(config, shape) if on_cuda else None)
         pages = PageLayout(NULL_PAGE + 1 + cache.num_pages, config.page_size)
         build = _build_on_cuda if on_cuda else _build
         model = build(config, opened.weights, description, pages, cache.max_context)
@@ -57,10 +57,10 @@ def _takes_cuda(config: EngineConfig, shape: ModelShape) -> bool:
     return why is None
 
 
-def _device_memory(config: EngineConfig) -> Memory | None:
+def _device_memory(config: EngineConfig, shape: ModelShape) -> Memory | None:
     from engine.cuda_backend.loading import device_memory
 
-    return device_memory(config)
+    return device_memory(config, shape)
 
 
 def _build_on_cuda(

@@ -23,8 +23,8 @@ from engine.cuda_backend.weights import DecoderWeights, LayerWeights
 from engine.models.shape import ModelShape
 from kernels.ops import attention_workspace
 
-# 256 MiB of partial results: a longer context in a wider batch is attended to by fewer programs, with the same bits.
-_MOST_WORKSPACE: Final = 1 << 26
+MOST_WORKSPACE: Final = 1 << 26
+"""256 MiB of partial results: a longer context in a wider batch is attended to by fewer programs, to the same bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +140,4 @@ class _Buffers:
         self.gate_up = torch.zeros(rows, 2 * shape.ffn_size, dtype=dtype, device=device)
         self.projected = torch.zeros(post_normed, shape.hidden_size, device=device)
         self.post_normed = torch.zeros(post_normed, shape.hidden_size, device=device)
-        self.workspace = torch.zeros(min(floats, _MOST_WORKSPACE), device=device)
+        self.workspace = torch.zeros(min(floats, MOST_WORKSPACE), device=device)

@@ -9,7 +9,7 @@ import torch
 
 from engine.batch import PageLayout
 from engine.config import EngineConfig
-from engine.cuda_backend.decoder import Decoder
+from engine.cuda_backend.decoder import MOST_WORKSPACE, Decoder
 from engine.cuda_backend.graphs import Launcher, launcher_for
 from engine.cuda_backend.numerics import NUMERICS
 from engine.cuda_backend.operations import operations
@@ -23,6 +23,7 @@ from engine.models.shape import ModelShape
 from kernels.dispatch import table_names
 
 KERNELS: Final = "cuda"
+_GRAPHS: Final = 256 << 20
 _OLDEST: Final = (8, 0)  # compute capability: bfloat16, and tensor cores for int8 as these kernels use them
 
 
@@ -79,10 +80,23 @@ def build_runner(
     return CudaRunner(decoder, table, launcher, named, pages.size, room, device, runs_ahead=runs_ahead)
 
 
-def device_memory(config: EngineConfig) -> Memory | None:
-    """Where pages are to live, None where that is the host."""
+def device_memory(config: EngineConfig, shape: ModelShape) -> Memory | None:
+    """Where pages are to live, and what is to be had there beside this backend's own; None where that is the host."""
     device = _device(config)
-    return Memory(*torch.cuda.mem_get_info(device)) if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return Memory(max(0, free - own_bytes(config, shape)), total)
+
+
+def own_bytes(config: EngineConfig, shape: ModelShape) -> int:
+    """What a device needs besides what every backend does (engine/sizing.py):
+
+    workspace of attention   256 MiB
+    history                  max_num_seqs x vocab x 4, how often each request has each token
+    graphs                   256 MiB for what the driver keeps of them
+    """
+    return 4 * MOST_WORKSPACE + 4 * config.max_num_seqs * shape.vocab_size + _GRAPHS
 
 
 def identity(numerics: str, device: torch.device) -> dict[str, str]:

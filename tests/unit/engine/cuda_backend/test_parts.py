@@ -9,20 +9,24 @@ import numpy as np
 import pytest
 import torch
 
+from engine import EngineConfig
 from engine.batch import PageLayout, build_batch
 from engine.cuda_backend.driver import has_driver
 from engine.cuda_backend.filling import RowEdits, edits_of
 from engine.cuda_backend.graphs import EagerLauncher, GraphLauncher
+from engine.cuda_backend.loading import device_memory
 from engine.cuda_backend.mailbox import Field, Mailbox
 from engine.cuda_backend.operations import operations
 from engine.cuda_backend.proof import products_are_exact
 from engine.cuda_backend.seats import Seats
 from engine.loaders import open_model
+from engine.memory import Memory
 from engine.outcome import RequestFailure
 from engine.request import Request, SamplingParams
 from engine.sampling_state import RowState
 from engine.step_plan import ScheduledChunk
 from engine.torch_backend.loading import load_torch_model
+from tests.unit.engine.cpu_backend.drawn_models import LLAMA as SHAPE
 from tests.unit.engine.cuda_backend.twin import CONTEXT, config, runner
 
 CPU = torch.device("cpu")
@@ -163,3 +167,15 @@ def test_hidden_rows_are_near_those_of_the_portable_backend(tiny: Path) -> None:
     assert np.linalg.norm(mine - wanted) < 2e-2 * np.linalg.norm(wanted)
     logits = ours.logits(mine)  # 40 rows where there is room for 6
     assert np.array_equal(logits[7:8], ours.logits(mine[7:8]))
+
+
+def test_a_device_offers_pages_what_the_backend_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mem_get_info` is the driver's; there is none here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 << 30, 80 << 30))
+    shape, asked = replace(SHAPE, vocab_size=1 << 17), EngineConfig("none", device="cuda", max_num_seqs=256)
+    history = Seats(4, 100, CPU).history.nbytes // 400 * 256 * (1 << 17)
+    assert device_memory(asked, shape) == Memory((8 << 30) - (512 << 20) - history, 80 << 30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 20, 80 << 30))
+    assert device_memory(asked, shape) == Memory(0, 80 << 30)
+    assert device_memory(replace(asked, device="cpu"), shape) is None

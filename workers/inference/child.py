@@ -27,6 +27,9 @@ from workers.inference.messages import (
 
 PR_SET_PDEATHSIG = 1
 ORPHANED = 4
+_UNSAID = 8
+"""Steps that may wait to be said."""
+
 _QUIET_S = 1.0  # without a command or a request, after which there is time to look
 
 
@@ -67,8 +70,42 @@ def main(pipe: Connection, options: ChildOptions) -> None:
     os._exit(0)
 
 
+class Reports:
+    """Says what steps brought from a thread of its own: it packs them while the next one computes."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._queue: queue.Queue[Stepped | None] = queue.Queue(_UNSAID)
+        self._thread = threading.Thread(target=self._say, name="reports", daemon=True)
+        self._thread.start()
+
+    def put(self, report: Stepped) -> None:
+        """Waits where the parent does not read: memory stays bounded."""
+        self._queue.put(report)
+
+    def end(self) -> None:
+        """Returns when all is said."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _say(self) -> None:
+        while (report := self._queue.get()) is not None:
+            try:
+                self._pipe.send(report)
+            except OSError:
+                os._exit(ORPHANED)  # nobody listens any more
+
+
 def serve(runner: Runner, pipe: Connection, commands: "queue.SimpleQueue[Command]") -> None:
-    """Obey what has been said, step, report; wait when there is nothing to do. Returns on Stop."""
+    """Obey what has been said, step, report; wait when there is nothing to do. Returns on Stop, when all is said."""
+    reports = Reports(pipe)
+    try:
+        _serve(runner, reports, commands)
+    finally:
+        reports.end()
+
+
+def _serve(runner: Runner, reports: Reports, commands: "queue.SimpleQueue[Command]") -> None:
     while True:
         refused: list[Output] = []
         while not commands.empty() or not runner.busy():
@@ -81,9 +118,9 @@ def serve(runner: Runner, pipe: Connection, commands: "queue.SimpleQueue[Command
             if refusal is not None:
                 refused.append(refusal)
         if refused:
-            pipe.send(Stepped(tuple(refused)))
+            reports.put(Stepped(tuple(refused)))
         if runner.busy():
-            pipe.send(runner.step())
+            reports.put(runner.step())
 
 
 def _next(commands: "queue.SimpleQueue[Command]", runner: Runner) -> Command:

@@ -1,6 +1,7 @@
 """When tokens are due to be journaled (rule 15). Pure: knows counts and times, no queue and no clock."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,7 @@ WATCHED = Pace(tokens=8, wait_s=0.05)
 UNWATCHED = Pace(tokens=64, wait_s=1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """What a choice has that its journal lacks. `since` is when the oldest of it came; `sent` what the journal has."""
 
     tokens: int

@@ -1,9 +1,11 @@
 """What parent and child say to each other over the pipe: the only door between them. Knows no engine and no Redis.
 
-Plain dataclasses of plain values, so that the parent can read them without importing torch.
+Plain records of plain values, so that the parent can read them without importing torch. What every step says is tuples:
+they cross the pipe in a quarter of the time that dataclasses take.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import PromptLogprobs, Sampling, TokenLogprobs
@@ -97,8 +99,7 @@ class StartFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """New tokens of one request from `offset` on; with `finish_reason` or `error` its last.
 
     Where they were asked for, `logprobs` has one entry for each id; the prompt's come with offset 0. `cached_tokens` of
@@ -115,8 +116,7 @@ class Output:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StepStats:
+class StepStats(NamedTuple):
     """Figures of one step, for the metrics. `scheduled` names the requests that got a share of it; `cached_tokens` of
     their prompts were found in the prefix cache."""
 
@@ -133,8 +133,7 @@ class StepStats:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stepped:
+class Stepped(NamedTuple):
     """All that one step brought, or with empty stats, the refusals of `AddRequest`."""
 
     outputs: tuple[Output, ...]

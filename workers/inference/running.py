@@ -127,7 +127,7 @@ class RunningJob:
     def stalled(self, stepped_at: float, timeout_s: float) -> bool:
         """The engine stepped on without it, after its first scheduled chunk. Waiting for a first turn is no fault, and
         an engine that does not step at all is the engine's."""
-        return self.scheduled and self.fate is None and not self.all_said and stepped_at - self.progress_at > timeout_s
+        return stepped_at - self.progress_at > timeout_s and self.scheduled and self.fate is None and not self.all_said
 
     @property
     def all_said(self) -> bool:

@@ -53,14 +53,14 @@ def milliseconds(name: str, values: Sequence[float], bar: str = "") -> Figure:
     return Figure(name, f"{statistics.median(values):.1f} ms", tuple(values), bar)
 
 
-def measure(engine: Engine, rounds: int) -> list[Figure]:
+def measure(engine: Engine, rounds: int, seed: str) -> list[Figure]:
     decoding: dict[int, list[float]] = {rows: [] for rows in ROWS}
     reading, middle, longest, within = [], [], [], []
     for number in range(rounds):
         for rows in ROWS:
-            decoding[rows].append(decode_ms(engine, uniform("rows", rows, 128, 24), f"{number}"))
-        reading.append(prefill_tokens_per_second(engine, f"{number}"))
-        taken = [step.seconds for step in steps(engine, WORKLOADS["skewed"].draw(f"{number}"))]
+            decoding[rows].append(decode_ms(engine, uniform("rows", rows, 128, 64), f"{seed}/{number}"))
+        reading.append(prefill_tokens_per_second(engine, f"{seed}/{number}"))
+        taken = [step.seconds for step in steps(engine, WORKLOADS["skewed"].draw(f"{seed}/{number}"))]
         middle.append(statistics.median(taken) * 1000)
         longest.append(statistics.quantiles(taken, n=100)[-1] * 1000)
         within.append(sum(seconds <= _TARGET_S for seconds in taken) / len(taken))
@@ -79,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     model = model_path(given.model)
     engine = Engine(EngineConfig(model=model, threads=given.threads))
-    measure(engine, 1)  # so that the sizer knows this machine, and no large page is new
+    measure(engine, 1, "warm-up")  # so that the sizer knows this machine, and no large page is new
     flags = {"threads": given.threads, "rounds": given.rounds}
-    result = results.write_figures(given.output, model, flags, measure(engine, given.rounds))
+    result = results.write_figures(given.output, model, flags, measure(engine, given.rounds, "measured"))
     print(figures_table(result))
     return 0
 

@@ -147,7 +147,9 @@ def decoding_alone(subject: Subject, numerics: str, device: torch.device, *, pro
         if stats.decode_rows == 1:
             steps.append(stats.seconds)
     weights = _read_each_step(subject) * (1 if numerics == "exact" else 2)
-    each = shape.kv_bytes_per_token("exact") if numerics == "exact" else 4 * shape.num_layers * shape.kv_size
+    each = (
+        shape.kv_bytes_per_token("exact", padded=False) if numerics == "exact" else 4 * shape.num_layers * shape.kv_size
+    )
     return Speed(
         f"{subject.name} {numerics}, batch 1", statistics.median(steps), weights + each * (prompt + tokens // 2)
     )

@@ -190,7 +190,7 @@ def pages_for(tokens: int, shape: ModelShape, numerics: str, device: torch.devic
     wanted = -(-tokens // PAGE_SIZE)
     if device.type != "cuda":
         return wanted
-    each = shape.kv_bytes_per_token("exact")
+    each = shape.kv_bytes_per_token("exact", padded=False)
     if numerics == "bf16":
         each = 2 * shape.num_layers * 2 * shape.kv_size
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""Turns a plan into the arrays of one step: token ids, positions, slots, block tables; decides nothing, needs no torch.
+"""Turns a plan into the arrays of one step: token ids, positions, block tables; decides nothing, needs no torch.
 
 Rows of one step, in the order of the batch:
 

@@ -36,7 +36,8 @@ def load_model(config: EngineConfig) -> LoadedModel:
         description = opened.describe()
         shape = description.shape
         on_cuda = _takes_cuda(config, shape)
-        cache = cache_size(config, shape, _device_memory(config, shape) if on_cuda else None)
+        memory = _device_memory(config, shape) if on_cuda else None
+        cache = cache_size(config, shape, memory, padded_heads=not on_cuda)
         pages = PageLayout(NULL_PAGE + 1 + cache.num_pages, config.page_size)
         build = _build_on_cuda if on_cuda else _build
         model = build(config, opened.weights, description, pages, cache.max_context)

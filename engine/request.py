@@ -33,6 +33,8 @@ class SamplingParams:
     `logprobs` and `prompt_logprobs` ask for the log probabilities of output and prompt tokens, with so many
     alternatives (0: none, None: nothing asked). They are the model's own, before bias, penalties and temperature.
     `max_tokens` may be 0 where `prompt_logprobs` is asked for: then nothing is generated.
+
+    Not to be changed once a request has it, the mapping of biases included.
     """
 
     max_tokens: int

@@ -71,7 +71,6 @@ class Runner:
 
     def __init__(self, model: CausalLM, page_size: int, sampler: Sampler) -> None:
         self._model = model
-        self._best_tokens = model.best_tokens if isinstance(model, ChoosesBest) else None
         self._page_size = page_size
         self._sampler = sampler
 
@@ -94,8 +93,8 @@ class Runner:
             requests, rows = list(compress(requests, sound)), rows[sound]
         if not requests:
             return Sampled()
-        if self._best_tokens and all(request.takes_best for request in requests):
-            return _best(requests, self._best_tokens(hidden[rows]))
+        if isinstance(self._model, ChoosesBest) and all(request.takes_best for request in requests):
+            return _chosen(requests, self._model.best_tokens(hidden[rows]))
         logits = self._model.logits(hidden[rows])
         try:
             return self._sampler.sample(logits, requests)
@@ -155,7 +154,7 @@ class Runner:
         return entries
 
 
-def _best(requests: Sequence[Request], tokens: NDArray[np.int64]) -> Sampled:
+def _chosen(requests: Sequence[Request], tokens: NDArray[np.int64]) -> Sampled:
     """What the sampler would have said of requests that want the best token and no more."""
     sampled = Sampled()
     for request, token in zip(requests, tokens.tolist(), strict=True):

@@ -38,15 +38,18 @@ class CacheSize:
         return self.num_pages * self.page_size
 
 
-def cache_size(config: EngineConfig, shape: ModelShape, memory: Memory | None = None) -> CacheSize:
+def cache_size(
+    config: EngineConfig, shape: ModelShape, memory: Memory | None = None, *, padded_heads: bool = True
+) -> CacheSize:
     """Pages as asked for; from a budget of bytes, no more than all running requests could fill.
 
-    `memory` is where pages are to live, None: the host's, as it is now. No context is longer than all pages together,
+    `memory` is where pages are to live, None: the host's, as it is now; `padded_heads` is for backends that may keep
+    them padded. No context is longer than all pages together,
     so that nothing that grows with it (the rotary tables) is larger than they are. Raises EngineConfigError where a
     page does not fit, or where what was asked for is more than the memory there is.
     """
     max_context = _max_context(config, shape)
-    page_bytes = shape.kv_bytes_per_token(config.numerics) * config.page_size
+    page_bytes = shape.kv_bytes_per_token(config.numerics, padded=padded_heads) * config.page_size
     place = memory or host_memory() or _UNKNOWN
     pages = config.num_pages
     if pages is None:
@@ -83,14 +86,17 @@ def measured_budget(config: EngineConfig, shape: ModelShape, memory: Memory, cap
 
 
 def weight_bytes(numerics: str, shape: ModelShape) -> int:
-    """What weights take, as if the output layer were not the embedding's: a byte each under "exact" and a float32 scale
-    for each output, else four; of a small model, what it may keep in four bits beside. Norms are nothing next to it."""
+    """What weights take at most, as if the output layer were not the embedding's: a byte each under "exact" and a
+    float32 scale for each output, else four; of a small model, what it may keep in four bits beside. Norms are nothing
+    next to it."""
     hidden, ffn = shape.hidden_size, shape.ffn_size
-    layer = hidden * (shape.query_size + 2 * shape.kv_size) + shape.query_size * hidden + 3 * hidden * ffn
+    heads = shape.num_heads + shape.num_kv_heads
+    layer = 2 * hidden * heads * (shape.padded_head if numerics == "exact" else shape.head_dim) + 3 * hidden * ffn
     outputs = shape.num_layers * (2 * shape.query_size + 2 * shape.kv_size + 2 * ffn + hidden) + 2 * shape.vocab_size
     count = shape.num_layers * layer + 2 * shape.vocab_size * hidden
     each = 1 if numerics == "exact" else _FLOAT
-    twice = int(shape.num_layers * layer * _LEVELS) if numerics == "exact" and count < SMALL_MODEL else 0
+    small = count - shape.vocab_size * hidden < SMALL_MODEL  # with the embedding for its output
+    twice = int(shape.num_layers * layer * _LEVELS) if numerics == "exact" and small else 0
     return count * each + twice + outputs * _FLOAT
 
 

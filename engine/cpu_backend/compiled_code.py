@@ -1,7 +1,7 @@
 """Has numba keep compiled code between starts, and knows who compiles what at the very first; knows no kernel.
 
 As a command, `python -m engine.cpu_backend.compiled_code FOLDER` compiles the output layer and the sampler: these and
-a step's layers take twelve seconds each, and numba compiles one function at a time in a process.
+a step's layers take some ten seconds each, and numba compiles one function at a time in a process.
 """
 
 import contextlib
@@ -10,12 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 _PATIENCE_S: Final = 120.0
+_LOOK_S: Final = 0.5
 _UNUSED_S: Final = 30 * 86_400.0
 
 
@@ -32,7 +34,7 @@ def keep_compiled_code(cache: Path) -> str:
 
 def forget_unused(folder: Path) -> None:
     """Marks the folder as used, and removes those beside it that no start has used for a month: of other versions."""
-    for other in (folder, *folder.parent.glob("compiled-*")):
+    for other in (folder, *folder.parent.glob(f"compiled-{'[0-9a-f]' * 16}")):
         with contextlib.suppress(OSError):  # it is not there yet, or not ours
             if other == folder:
                 os.utime(other)
@@ -81,7 +83,15 @@ class CompilesAhead:
             self._process.wait()
 
 
+def _end_with(parent: int) -> None:
+    """Nobody waits for code whose process has gone."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os._exit(1)
+
+
 def main() -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     keep_compiled_code(Path(sys.argv[1]))
     from kernels.cpu.decoder import compile_output
 

@@ -23,12 +23,15 @@ class Team:
         self._address = self._board.ctypes.data
         self._work: tuple[Callable[..., None], tuple[Any, ...]] | None = None
         self._cores = _cores_for(size)
+        if size > 1:
+            linger(self._address, -1)  # compiled here, where an error is heard of, and not in a thread of its own
         self._calls = [threading.Semaphore(0) for _ in range(size - 1)]
         for number, call in enumerate(self._calls, start=1):
             threading.Thread(target=self._serve, args=(number, call), daemon=True, name=f"engine-{number}").start()
 
     def run(self, function: Callable[..., None], *arguments: Any) -> None:
-        """function(thread, threads, address of the board, *arguments) in every thread; it ends with a barrier."""
+        """function(thread, threads, address of the board, *arguments) in every thread. Behind its last barrier only
+        thread 0, the caller's, may go on."""
         forget_items(self._board)
         self._work = (function, arguments)
         with self._on_first_core():

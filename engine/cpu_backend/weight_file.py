@@ -39,6 +39,7 @@ def mapped_weights(
     """
     size = _size(layout)
     with contextlib.suppress(OSError):
+        _forget_cut_off(path)
         if not _is_whole(path, name, size):
             _write(path, name, layout, fill)
         with path.open("rb") as file:
@@ -79,7 +80,6 @@ def _write(
     path: Path, name: Mapping[str, object], layout: Mapping[str, ArrayLayout], fill: Callable[[Arrays], None]
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _forget_cut_off(path)
     size = _size(layout)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:

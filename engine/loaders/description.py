@@ -46,5 +46,5 @@ class ModelDescription:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of KV cache for one token under the exact numerics."""
+        """Bytes of KV cache for one token under the exact numerics, at most: the CPU backend's."""
         return self.shape.kv_bytes_per_token("exact")

@@ -36,5 +36,6 @@ class ChoosesBest(Protocol):
     """A CausalLM that finds the best token of a row faster than it writes the row's logits down."""
 
     def best_tokens(self, hidden: NDArray[np.float32]) -> NDArray[np.int64]:
-        """hidden [rows, hidden] -> the lowest id of each row's largest logit, -1 where one is not finite.  # [rows]"""
+        """hidden [rows, hidden] -> the lowest id of each row's largest logit, -1 where one is not finite; until the
+        next call overwrites it.  # [rows]"""
         ...

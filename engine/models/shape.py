@@ -76,9 +76,14 @@ class ModelShape:
         """Inputs of the linear layers: of most, of the one behind attention, of the one behind the MLP's middle."""
         return self.hidden_size, self.query_size, self.ffn_size
 
-    def kv_bytes_per_token(self, numerics: str) -> int:
-        """Bytes of KV cache for one token, at most: under "exact" int8 with a scale a head, heads as wide as the next
-        multiple of 64 (the other backends keep no padding); under "reference" float32."""
-        padded = -(-self.head_dim // _AT_ONCE) * _AT_ONCE
-        head = padded + _SCALE_BYTES if numerics == "exact" else self.head_dim * _FLOAT_BYTES
+    @property
+    def padded_head(self) -> int:
+        """A head as the CPU backend keeps it: as wide as the next multiple of 64."""
+        return -(-self.head_dim // _AT_ONCE) * _AT_ONCE
+
+    def kv_bytes_per_token(self, numerics: str, *, padded: bool = True) -> int:
+        """Bytes of KV cache for one token: under "exact" int8 with a scale a head, of `padded` heads, which the CPU
+        backend alone keeps; under "reference" float32."""
+        width = self.padded_head if padded else self.head_dim
+        head = width + _SCALE_BYTES if numerics == "exact" else self.head_dim * _FLOAT_BYTES
         return 2 * self.num_layers * self.num_kv_heads * head

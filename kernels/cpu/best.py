@@ -30,7 +30,7 @@ from kernels.cpu.simd import (
 )
 
 NOT_FINITE: Final = -1
-_LOWEST: Final = np.float32(-3.4e38)
+_LOWEST: Final = np.float32(-np.inf)
 _NOTHING: Final = np.int32(0)
 _VECTOR: Final = 64  # bytes
 

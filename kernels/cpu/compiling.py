@@ -17,10 +17,11 @@ from numba.core import config
 
 _SETTINGS: Any = config  # which its own types know little of
 inlined: Any = njit(error_model="numpy", forceinline=True)
+"""Too small to be called."""
 _BARE: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # which numba's own types know nothing of
 compiled: Any = njit(error_model="numpy", **_BARE)
 """Called by compiled code alone: wrappers for anybody else take a quarter of the time."""
-merged: Any = njit(inline="always")
+merged: Any = njit(error_model="numpy", inline="always")
 """Becomes a part of its one caller, or of its few: numba would optimise it by itself, and again within each function
 above it, which made the first start a third longer."""
 entry: Any = njit(error_model="numpy", nogil=True, cache=True)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from multiprocessing.connection import Connection
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from workers.inference.messages import (
 
 PR_SET_PDEATHSIG = 1
 ORPHANED = 4
+UNSAYABLE = 5
 _UNSAID = 8
 """Steps that may wait to be said."""
 
@@ -89,11 +91,14 @@ class Reports:
         self._thread.join()
 
     def _say(self) -> None:
-        while (report := self._queue.get()) is not None:
-            try:
+        try:
+            while (report := self._queue.get()) is not None:
                 self._pipe.send(report)
-            except OSError:
-                os._exit(ORPHANED)  # nobody listens any more
+        except OSError:
+            os._exit(ORPHANED)  # nobody listens any more
+        except BaseException:  # noqa: BLE001 - whatever it is, the thread would end and the engine wait for it for ever
+            traceback.print_exc()
+            os._exit(UNSAYABLE)
 
 
 def serve(runner: Runner, pipe: Connection, commands: "queue.SimpleQueue[Command]") -> None:

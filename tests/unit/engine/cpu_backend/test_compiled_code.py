@@ -51,11 +51,17 @@ def test_code_that_was_cut_off_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_code_of_versions_that_nobody_starts_any_more_is_forgotten(tmp_path: Path) -> None:
-    mine, other, old, stranger = (tmp_path / name for name in ("compiled-1", "compiled-2", "compiled-3", "texts"))
+    mine, other, old, stranger = (
+        tmp_path / name for name in (*(f"compiled-{digit * 16}" for digit in "1a3"), "compiled-assets")
+    )
     for folder in (mine, other, old, stranger):
         folder.mkdir()
     for folder in (mine, old, stranger):
         os.utime(folder, (0, 0))
     forget_unused(mine)
     forget_unused(mine)  # it was marked as used
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["compiled-1", "compiled-2", "texts"]
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [
+        f"compiled-{'1' * 16}",
+        f"compiled-{'a' * 16}",
+        "compiled-assets",
+    ]

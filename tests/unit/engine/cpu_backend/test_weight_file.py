@@ -97,6 +97,9 @@ def test_what_killed_writers_left_goes_and_what_others_write_stays(tmp_path: Pat
         os.utime(file, (0, 0))
     check(mapped_weights(tmp_path / "w", NAME, LAYOUT, Filler()))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["v", "w", "wa81z"]
+    os.utime(young, (0, 0))
+    check(mapped_weights(tmp_path / "w", NAME, LAYOUT, Filler()))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["v", "w"]
 
 
 def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:

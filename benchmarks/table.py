@@ -51,10 +51,7 @@ def document(folder: Path) -> str:
     parts = []
     for name, heading in _COMPARISONS.items():
         if found := results.read(folder / name):
-            flags = found["flags"]
-            parts.append(
-                f"{heading}: {flags['threads']} threads, median of {flags['rounds']} rounds. {caption(found)}."
-            )
+            parts.append(f"{heading}: {found['flags']['threads']} threads, {_medians(found)}. {caption(found)}.")
             parts.append(comparison_table(found))
     for name, heading in _FIGURES.items():
         if found := results.read(folder / name):
@@ -81,6 +78,13 @@ def update(text: str, tables: str) -> str:
     if not begin or not end:
         raise ValueError(f"there is no line {BEGIN} with a line {END} behind it")
     return f"{head}{BEGIN}\n{tables}\n{END}{tail}"
+
+
+def _medians(found: Mapping[str, Any]) -> str:
+    """Sittings differ in their rounds, and a file keeps more than one sitting."""
+    counts = {len(said["rounds"]) for peer in found["peers"].values() for said in peer.get("workloads", {}).values()}
+    fewest, most = min(counts), max(counts)
+    return f"median of {fewest} rounds" if fewest == most else f"medians of {fewest} to {most} rounds"
 
 
 def _ours(peers: Any, workload: str) -> str:

@@ -21,6 +21,9 @@ _PROMPT_LOGITS: Final = 1 << 22
 _BROKEN: Final = RequestFailure(
     "engine_error", "The model computed a value that is not a finite number for this request."
 )
+_NO_MEMORY: Final = RequestFailure(
+    "engine_error", "There was no memory left to compute this request, even by itself.", retryable=True
+)
 
 
 class LaunchedStep(Protocol):
@@ -75,14 +78,38 @@ class Runner:
         self._sampler = sampler
 
     def launch(self, plan: SchedulePlan) -> DoneStep:
-        """Computes it here and now."""
-        batch = build_batch(plan.chunks, self._page_size)
+        """Computes it here and now. Where memory runs out, each chunk is computed by itself: that takes least and gives
+        the same tokens, and what had been written of it is written again."""
+        try:
+            return DoneStep(self._compute(plan.chunks))
+        except MemoryError:
+            return DoneStep(self._compute_alone(plan.chunks))
+
+    def _compute_alone(self, chunks: Sequence[ScheduledChunk]) -> StepResult:
+        tokens: dict[str, int] = {}
+        failures: dict[str, RequestFailure] = {}
+        logprobs: dict[str, tuple[TokenLogprobs, ...]] = {}
+        explained: dict[str, Sequence[TokenLogprobs]] = {}
+        for chunk in chunks:
+            try:
+                own = self._compute((chunk,))
+            except MemoryError:
+                failures[chunk.request.id] = _NO_MEMORY
+                continue
+            tokens |= own.tokens
+            failures |= own.failures
+            logprobs |= own.logprobs
+            explained |= own.explained
+        return StepResult(tokens, failures, logprobs, explained)
+
+    def _compute(self, chunks: Sequence[ScheduledChunk]) -> StepResult:
+        batch = build_batch(chunks, self._page_size)
         hidden = self._model.forward(batch)  # [rows, hidden]
         failures = _broken(batch.chunks, hidden)
         sampled = self._sample(batch, hidden, failures)
         failures |= sampled.failures
         explained = self.explain_prompts(batch, hidden, failures)
-        return DoneStep(StepResult(sampled.tokens, failures, sampled.logprobs, explained))
+        return StepResult(sampled.tokens, failures, sampled.logprobs, explained)
 
     def _sample(self, batch: Batch, hidden: Rows, failures: dict[str, RequestFailure]) -> Sampled:
         """One token for each chunk that samples and has not failed."""

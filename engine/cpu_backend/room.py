@@ -40,17 +40,16 @@ class WorkingMemory:
     def for_rows(self, count: int) -> int:
         """The address of a Room for steps of up to `count` rows."""
         if count > self._capacity:
-            self._capacity = count
-            self._room = np.array(self._make(count), dtype=np.int64)
+            self._make(count)
+            self._capacity = count  # now that there is memory for so many: if there was not, all is as before
         return address(self._room)
 
-    def _make(self, count: int) -> Room:
+    def _make(self, count: int) -> None:
         shape = self._shape
         hidden, head = padded(shape.hidden_size), padded(shape.head_dim)
         middle = max(shape.num_heads * head, padded(shape.ffn_size))
-        self.x: NDArray[Any] = aligned((count, hidden), np.float32)
-        self._kept = [
-            self.x,
+        kept = [
+            aligned((count, hidden), np.float32),
             aligned((count, hidden), np.float32),
             *_quantized(count, hidden),
             *_quantized(count, middle),
@@ -59,9 +58,9 @@ class WorkingMemory:
             aligned((count, shape.num_heads), np.int32),
         ]
         x, y, inputs, scales, starts, behind, behind_scales, behind_starts, query, query_scales, query_starts = (
-            address(array) for array in self._kept
+            address(array) for array in kept
         )
-        return Room(
+        room = Room(
             x=x,
             y=y,
             inputs=inputs,
@@ -81,6 +80,8 @@ class WorkingMemory:
             whole_at=self._whole_at,
             scores_at=self._scores_at,
         )
+        self.x: NDArray[Any] = kept[0]
+        self._kept, self._room = kept, np.array(room, dtype=np.int64)
 
 
 class BestMemory:
@@ -93,15 +94,15 @@ class BestMemory:
     def for_rows(self, count: int) -> tuple[int, NDArray[np.int64]]:
         """The address of Bests for up to `count` rows, and the array of their tokens."""
         if count > self._capacity:
-            self._capacity, whose = count, (self._threads, count)
-            self._tokens = np.empty(count, dtype=np.int64)
+            whose, tokens = (self._threads, count), np.empty(count, dtype=np.int64)
             self._kept = (
                 aligned(whose, np.float32),
                 aligned(whose, np.int64),
                 aligned((*whose, LANES), np.int32),
-                self._tokens,
+                tokens,
             )
             self._told = np.array(Bests(*(address(array) for array in self._kept)), dtype=np.int64)
+            self._tokens, self._capacity = tokens, count
         return address(self._told), self._tokens
 
 

@@ -31,6 +31,7 @@ from engine.torch_backend.inputs import inputs_of
 from engine.torch_backend.layers.heads import Heads
 from engine.torch_backend.layers.protocols import Attention, Linear, Norm
 from engine.torch_backend.layers.rope import Rotary
+from engine.torch_backend.memory_errors import memory_errors
 from engine.torch_backend.numerics import Numerics
 from engine.torch_backend.parts import Parts
 from kernels.dispatch import table_names
@@ -70,6 +71,7 @@ class Decoder:
         self._layers = [_layer(parts, index, shape, numerics, pages, device) for index in range(shape.num_layers)]
         self._final_norm = parts.norm("final_norm", shape.hidden_size)
 
+    @memory_errors()
     @torch.inference_mode()
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """The hidden state of every row after the last layer.  # [rows, hidden]"""
@@ -83,6 +85,7 @@ class Decoder:
             x = x + layer.mlp_post_norm(layer.down(middle))
         return _to_numpy(x)
 
+    @memory_errors()
     @torch.inference_mode()
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """hidden [rows, hidden] -> [rows, vocab]."""

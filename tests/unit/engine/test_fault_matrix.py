@@ -151,6 +151,21 @@ def sampling_breaks_off(error: Exception, output: int) -> Fault:
     return fault
 
 
+def no_memory_for(least: int, batches: Callable[[Batch], bool]) -> Fault:
+    """The forward pass finds no memory for such batches: those of the bad request fail by themselves, too."""
+
+    def happens(batch: Batch, hidden: NDArray[np.float32]) -> None:
+        if len(batch.chunks) >= least and batches(batch):
+            raise MemoryError
+
+    def fault(stage: Stage) -> Outcome:
+        stage.break_model(happens)
+        stage.add(BAD, SHARED, GREEDY)
+        return "engine_error" if least == 1 else "length"
+
+    return fault
+
+
 def explaining_breaks_off(stage: Stage) -> Outcome:
     stage.break_sampler(MemoryError(), at_output=99, at_alternatives=3)
     stage.add(BAD, SHARED, replace(GREEDY, prompt_logprobs=3))
@@ -249,6 +264,8 @@ def an_abort_storm(stage: Stage) -> Outcome:
 FAULTS: dict[str, Fault] = {
     "a row of the prompt is not finite": not_finite(0),
     "a row of the output is not finite": not_finite(3),
+    "allocation fails wherever it is": no_memory_for(1, lambda batch: any(c.request.id == BAD for c in batch.chunks)),
+    "allocation fails for more than one": no_memory_for(2, lambda batch: True),
     "allocation fails in sampling": sampling_breaks_off(MemoryError(), 0),
     "sampling raises at the first token": sampling_breaks_off(RuntimeError("no"), 0),
     "sampling raises later": sampling_breaks_off(KeyError("no"), 4),

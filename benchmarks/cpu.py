@@ -2,10 +2,10 @@
 
     python -m benchmarks.cpu [--peers openvino,llama.cpp] [--workloads n1,n8] [--rounds 3] [--threads 2]
 
-Installs the peers on first use, each into an environment of its own in benchmarks/.peers (about 8 GB in all). Every
-engine runs in a process that stays loaded and is put to sleep while another one is measured. Within a round each run of
-a peer has a run of ours beside it, with the same requests; the ratio is taken there, and the median over the rounds.
-`--numerics` measures exact against reference numerics instead. A peer that fails is reported with its own words.
+Installs the peers on first use, each into an environment of its own in benchmarks/.peers (8 GB in all, 6 of them stay).
+Every engine runs in a process that stays loaded and is put to sleep while another one is measured. Within a round each
+run of a peer has a run of ours beside it, with the same requests; the ratio is taken there, and the median over the
+rounds. `--numerics` measures exact against reference numerics instead. A peer that fails is reported in its own words.
 """
 
 import argparse

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.arguments import names
 from benchmarks.results import FOLDER, header, model_path, say
+from benchmarks.table import perplexity_table
 from benchmarks.texts import SOURCES, Source, read
 from engine import EngineConfig, SamplingParams
 from engine.batch import build_batch
@@ -100,15 +101,6 @@ def measure(source: Source, text: str, reference: LoadedModel, exact: LoadedMode
     )
 
 
-def table(figures: Sequence[Figure]) -> str:
-    lines = ["| text | origin (licence) | tokens | reference | exact | increase |", "|---|---|---|---|---|---|"]
-    for figure in figures:
-        origin = f"{figure.origin} ({figure.licence})"
-        perplexities = f"{figure.reference:.3f} | {figure.exact:.3f} | {figure.increase:+.2%}"
-        lines.append(f"| {figure.kind} | {origin} | {figure.tokens} | {perplexities} |")
-    return "\n".join(lines)
-
-
 def load(path: Path, numerics: str, backend: str, threads: int) -> LoadedModel:
     pages = WINDOW // _PAGE
     return load_model(
@@ -149,8 +141,10 @@ def main() -> int:
             "texts": [asdict(figure) for figure in figures],
         }
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(figures))
-    return 0 if figures else 1
+    if not figures:
+        return 1
+    print(perplexity_table(result))
+    return 0
 
 
 if __name__ == "__main__":

@@ -41,6 +41,15 @@ def figures_table(found: Mapping[str, Any]) -> str:
     return "\n".join(map(_row, rows))
 
 
+def perplexity_table(found: Mapping[str, Any]) -> str:
+    """Each text's perplexity under both numerics."""
+    rows = [("text", "from (licence)", "tokens", "reference", "exact", "increase"), ("---", "---", *("---:",) * 4)]
+    for text in found["texts"]:
+        numbers = f"{text['tokens']}", f"{text['reference']:.3f}", f"{text['exact']:.3f}", f"{text['increase']:+.2%}"
+        rows.append((text["kind"], f"{text['origin']} ({text['licence']})", *numbers))
+    return "\n".join(map(_row, rows))
+
+
 def caption(found: Mapping[str, Any]) -> str:
     where = found["machine"]
     return f"{found['model']}, {where['cpu']}, {where['cores']} cores, {found['date']}, commit {found['commit']}"
@@ -56,6 +65,11 @@ def document(folder: Path) -> str:
     for name, heading in _FIGURES.items():
         if found := results.read(folder / name):
             parts += [f"{heading}. {caption(found)}.", figures_table(found)]
+    if found := results.read(folder / "perplexity.json"):
+        parts += [
+            f"Perplexity of exact and reference numerics, bar ≤ 1.5 %. {caption(found)}.",
+            perplexity_table(found),
+        ]
     return "\n\n".join(parts)
 
 

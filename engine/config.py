@@ -9,6 +9,7 @@ from engine.errors import EngineConfigError
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 BACKENDS: Final = ("auto", "torch", "cpu", "cuda")
+NUMERICS: Final = ("exact", "reference")
 _LARGEST: Final = 1 << 62
 _MAY_BE_NONE: Final = ("num_pages", "kv_budget_bytes", "max_context", "threads")
 # Each of them at least 1.
@@ -60,6 +61,10 @@ class EngineConfig:
             raise EngineConfigError(f"unknown device {self.device!r}; known are {', '.join(DEVICES)}")
         if self.backend not in BACKENDS:
             raise EngineConfigError(f"unknown backend {self.backend!r}; known are {', '.join(BACKENDS)}")
+        if self.numerics not in NUMERICS:
+            raise EngineConfigError(f"unknown numerics {self.numerics!r}; known are {', '.join(NUMERICS)}")
+        if self.backend == "cpu" and self.device == "cuda":  # the other way round Triton's interpreter may compute
+            raise EngineConfigError("backend 'cpu' does not run on device 'cuda'; leave one of them 'auto'")
         for name, most in _MOST.items():
             value = getattr(self, name)
             if value is not None or name not in _MAY_BE_NONE:

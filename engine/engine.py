@@ -192,19 +192,24 @@ class Engine:
     def _check(self, request_id: str, prompt: list[int], params: SamplingParams, resumed: list[int]) -> None:
         vocab = self._loaded.description.vocab_size
         if self._draining:
-            raise EngineRequestError("the engine drains and takes nothing more", code="draining", retryable=True)
+            raise EngineRequestError(
+                "the engine drains and takes nothing more; give it to another", code="draining", retryable=True
+            )
         if not isinstance(request_id, str):
             raise EngineRequestError(f"a request's id must be text, not {type(request_id).__name__}")
         if request_id in self._scheduler:
-            raise EngineRequestError(f"there is a request {request_id!r} already")
+            raise EngineRequestError(f"there is a request {request_id!r} already; abort it, or use another id")
         if not prompt:
             raise EngineRequestError("the prompt is empty; give at least one token")
         params.check(vocab)
         if len(resumed) > params.max_tokens:
             raise EngineRequestError(f"{len(resumed)} resumed tokens are more than max_tokens {params.max_tokens}")
         known = (*prompt, *resumed)
-        if min(known) < 0 or max(known) >= vocab:
-            raise EngineRequestError(f"token ids must be from 0 to {vocab - 1}")
+        wrong = next((token for token in (min(known), max(known)) if not 0 <= token < vocab), None)
+        if wrong is not None:
+            raise EngineRequestError(
+                f"token ids must be from 0 to {vocab - 1}, not {wrong}; is it this model's tokenizer?"
+            )
         asked = len(prompt) + params.max_tokens
         if asked > self.max_context:
             raise EngineRequestError(

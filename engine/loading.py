@@ -55,6 +55,8 @@ def _takes_cuda(config: EngineConfig, shape: ModelShape) -> bool:
     why = unsupported(config, shape)
     if asked and why is not None:
         raise EngineConfigError(f"the cuda backend cannot run here: {why}; use backend 'auto' or 'torch'")
+    if why is not None:
+        _log.warning("the cuda backend does not compute, although there is a GPU's driver: %s", why)
     return why is None
 
 

@@ -1,7 +1,7 @@
 """How likely the model holds a token to be, from rows of logits; knows neither sampling nor neighbours.
 
-Like every sum of the exact engine, the one over the vocabulary is a sum of whole numbers: weights relative to the most
-probable token on a grid of 2^-40. So it has no order, and the error of the logarithm stays below 5e-8 for a vocabulary
+The sum over the vocabulary is one of whole numbers: weights relative to the most probable token on a grid of 2^-40. So
+it has no order, and the error of the logarithm stays below 5e-8 for a vocabulary
 of 2^16. Results are rounded to float32, the one precision in which they then travel and are kept.
 """
 

@@ -19,7 +19,9 @@ from engine.step_plan import ScheduledChunk, SchedulePlan, StepResult
 # Logits of prompt rows computed at once: 16 MiB, and as much again for the product that they are made of.
 _PROMPT_LOGITS: Final = 1 << 22
 _BROKEN: Final = RequestFailure(
-    "engine_error", "The model computed a value that is not a finite number for this request."
+    "engine_error",
+    "The model computed a value that is not a finite number for this request. Asking again will not help; if other "
+    "prompts fail, too, fetch the model's file anew.",
 )
 _NO_MEMORY: Final = RequestFailure(
     "engine_error", "There was no memory left to compute this request, even by itself.", retryable=True

@@ -41,10 +41,14 @@ _FEW: Final = 1024
 _SHARPEST: Final = 1e300
 
 NO_MASKS: Final[Masks] = MappingProxyType({})
-NOT_FINITE: Final = RequestFailure("engine_error", "The model's logits for this request are not finite numbers.")
+NOT_FINITE: Final = RequestFailure(
+    "engine_error",
+    "The model's logits for this request are not finite numbers. Asking again will not help; if other prompts fail, "
+    "too, fetch the model's file anew.",
+)
 NOTHING_LEFT: Final = RequestFailure(
     "invalid_request",
-    "No token is left to choose from: bad words, min_tokens and the grammar bar all of them together; loosen one.",
+    "No token is left to choose from: bad_words, min_tokens and the token mask together bar all of them; loosen one.",
 )
 
 

@@ -44,9 +44,9 @@ def cache_size(
     """Pages as asked for; from a budget of bytes, no more than all running requests could fill.
 
     `memory` is where pages are to live, None: the host's, as it is now; `padded_heads` is for backends that may keep
-    them padded. No context is longer than all pages together,
-    so that nothing that grows with it (the rotary tables) is larger than they are. Raises EngineConfigError where a
-    page does not fit, or where what was asked for is more than the memory there is.
+    them padded. No context is longer than all pages together, so that nothing that grows with it (the rotary tables)
+    is larger than they are. Raises EngineConfigError where a page does not fit, or where what was asked for is more
+    than the memory there is.
     """
     max_context = _max_context(config, shape)
     page_bytes = shape.kv_bytes_per_token(config.numerics, padded=padded_heads) * config.page_size
@@ -131,7 +131,7 @@ def _max_context(config: EngineConfig, shape: ModelShape) -> int:
 def _whole_pages(budget: int, page_bytes: int, config: EngineConfig) -> int:
     if budget < page_bytes:
         raise EngineConfigError(
-            f"a KV budget of {budget} bytes holds no page of {config.page_size} tokens, which takes {page_bytes}"
+            f"a KV budget of {budget} bytes holds no page of {config.page_size} tokens; give it {page_bytes} at least"
         )
     return budget // page_bytes
 

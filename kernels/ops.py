@@ -84,7 +84,7 @@ def int8_group_matmul(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: 
 
     y[r, o] = weight_scale[o] * sum over g, ascending, of x_scale[r, g] * (sum_i x[r, g, i] weight[g, o, i])
 
-    The inner sum is exact only where the hardware does not saturate: engine/torch_backend/numerics.py tests that first.
+    The inner sum is exact only where the hardware does not saturate: engine/torch_backend/proof.py tests that first.
     Multiplications and additions of the outer sum are separate: a fused one would round differently.
     """
     result: Tensor = kernel("int8_group_matmul", x.device.type)(x, x_scale, weight, weight_scale)

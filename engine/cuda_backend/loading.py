@@ -117,7 +117,9 @@ def _no_device(config: EngineConfig) -> str | None:
         from kernels.gpu.arithmetic import interpreted
 
         # Interpreted it is thousands of times slower, so somebody has to have asked for this backend by name.
-        return None if interpreted() and config.backend == "cuda" else "no CUDA device is to be had"
+        if interpreted() and config.backend == "cuda":
+            return None
+        return "device 'cpu' was asked for" if config.device == "cpu" else "no CUDA device is to be had"
     found = torch.cuda.get_device_capability()
     return None if found >= _OLDEST else f"its device is of compute capability {found}, and {_OLDEST} is the oldest"
 

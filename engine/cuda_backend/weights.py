@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.loaders.checkpoint import Checkpoint
+from engine.models.key_balance import balanced
 from engine.models.shape import ModelShape
 from kernels import ops
 
@@ -52,7 +53,7 @@ def load_weights(checkpoint: Checkpoint, shape: ModelShape, device: torch.device
 
     Peak memory beside what is kept: the tensors of one matrix as float32, on the host and on the device.
     """
-    return _Loader(checkpoint, shape, device).decoder()
+    return _Loader(balanced(checkpoint, shape), shape, device).decoder()
 
 
 class _Loader:

@@ -49,7 +49,7 @@ _TABLE = (
         "worker",
         "headrace_engine_prefix_hit_tokens_total",
         "counter",
-        "Prompt tokens found in the prefix cache, 0 while there is none.",
+        "Prompt tokens found in the prefix cache.",
     ),
     MetricRow("worker", "headrace_engine_decoded_tokens_total", "counter", "Tokens sampled."),
     MetricRow("worker", "headrace_engine_running", "gauge", "Requests in the running state."),

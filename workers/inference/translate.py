@@ -1,6 +1,5 @@
 """The engine in the words of the pipe. Runs in the child; the one module here that imports the engine."""
 
-import os
 import time
 
 from engine import (
@@ -16,6 +15,7 @@ from engine import (
 )
 from engine import StepStats as EngineStats
 from engine import TokenLogprobs as EngineLogprobs
+from engine.cores import available_cores
 from engine.loaders import ModelDescription, describe
 from engine.sizing import cache_size
 from headrace.contract.errors import ErrorInfo
@@ -45,10 +45,9 @@ def engine_config(model_path: str, settings: EngineSettings) -> EngineConfig:
 
 
 def _spare_cores() -> int:
-    """All cores but one. A step waits for its slowest thread: one that shares its core with anything else, if only with
-    this worker's parent, makes steps many times slower (measured: 20 times, with two threads on two busy cores)."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available - 1)
+    """All cores but one, which gateway, Redis and this worker's parent need: a step waits for its slowest thread, and
+    that would be the one that shares its core with them."""
+    return max(1, available_cores() - 1)
 
 
 def sampling_params(request: AddRequest) -> SamplingParams:

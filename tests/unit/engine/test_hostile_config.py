@@ -41,6 +41,8 @@ ODD: list[tuple[dict[str, Any], str]] = [
     ({"step_seconds": "fast"}, "step_seconds"),
     ({"device": "tpu"}, "unknown device"),
     ({"backend": None}, "unknown backend"),
+    ({"numerics": "float16"}, "unknown numerics"),
+    ({"backend": "cpu", "device": "cuda"}, "leave one of them 'auto'"),
     ({"cache_dir": "here"}, "cache_dir must be a Path"),
     ({"model": None}, "model must be a path"),
     ({"model": b"m.gguf"}, "model must be a path"),

@@ -28,8 +28,10 @@ def test_who_asks_for_it_where_it_cannot_run_is_told_why(tiny: Path, monkeypatch
     with pytest.raises(EngineConfigError, match="no numerics 'reference'"):
         load_model(EngineConfig(model=tiny, backend="cuda", numerics="reference"))
     monkeypatch.setattr("kernels.gpu.arithmetic.interpreted", lambda: False)
-    with pytest.raises(EngineConfigError, match="no CUDA device"):
+    with pytest.raises(EngineConfigError, match="device 'cpu' was asked for"):
         load_model(EngineConfig(model=tiny, backend="cuda", device="cpu"))
+    with pytest.raises(EngineConfigError, match="no CUDA device"):
+        load_model(EngineConfig(model=tiny, backend="cuda"))
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(EngineConfigError, match="triton is not installed"):
         load_model(EngineConfig(model=tiny, backend="cuda"))

@@ -1,30 +1,10 @@
 """What a model asks of a file of weights, whatever its format: tensors by role, one at a time, as float32."""
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-MODEL_ROLES: Final = ("embedding", "final_norm", "output")
-LAYER_ROLES: Final = (
-    "attention_norm",
-    "q",
-    "k",
-    "v",
-    "q_bias",
-    "k_bias",
-    "v_bias",
-    "q_norm",
-    "k_norm",
-    "o",
-    "attention_post_norm",
-    "mlp_norm",
-    "gate",
-    "up",
-    "down",
-    "mlp_post_norm",
-)
 
 
 @dataclass(frozen=True, slots=True)

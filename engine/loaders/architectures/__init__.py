@@ -15,11 +15,13 @@ __all__ = ["IN_CONFIG", "IN_HEADER", "FromConfig", "FromHeader", "Header"]
 
 @dataclass(frozen=True, slots=True)
 class FromConfig:
-    """An architecture of Hugging Face folders; `name` is what this engine calls it."""
+    """An architecture of Hugging Face folders; `name` is what this engine calls it, `tied` whether the output layer is
+    the embedding where a config does not say."""
 
     name: str
     shape: Callable[[Metadata], ModelShape]
     layout: WeightLayout
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,9 @@ IN_CONFIG: Final = {
     "MistralForCausalLM": FromConfig("mistral", mistral.from_config, _COMMON),
     "Qwen2ForCausalLM": FromConfig("qwen2", qwen2.from_config, WeightLayout(qwen2.TENSOR_NAMES)),
     "Qwen3ForCausalLM": FromConfig("qwen3", qwen3.from_config, WeightLayout(qwen3.TENSOR_NAMES)),
-    "Gemma3ForCausalLM": FromConfig("gemma3", gemma3.from_config, WeightLayout(gemma3.TENSOR_NAMES, norm_offset=1.0)),
+    "Gemma3ForCausalLM": FromConfig(
+        "gemma3", gemma3.from_config, WeightLayout(gemma3.TENSOR_NAMES, norm_offset=1.0), tied=True
+    ),
 }
 
 # Converters interleave query and key rows of what they call llama, and of nothing else here.

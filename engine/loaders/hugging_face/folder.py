@@ -42,7 +42,7 @@ class ModelFolder:
         self.shape: ModelShape = self._architecture.shape(self._config)
         self._shards = Shards(self._folder, named)
         try:
-            self._tied = self._config.flag("tie_word_embeddings", self._architecture.name == "gemma3")
+            self._tied = self._config.flag("tie_word_embeddings", self._architecture.tied)
             self._check_tensors()
         except BaseException:
             self.close()

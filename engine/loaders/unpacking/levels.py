@@ -11,8 +11,6 @@ import numpy as np
 from engine.loaders.unpacking.k_quants import run_scales
 from engine.loaders.unpacking.types import Bytes, Floats, half_at
 
-LEVEL_RUN: Final = 32
-
 
 def _q4_0(blocks: Bytes) -> tuple[Floats, Floats]:
     step = half_at(blocks, 0)

@@ -2,6 +2,9 @@
 digest names another arithmetic; who asked for the fused one by name is told why not."""
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from engine import Engine, EngineConfig, EngineConfigError, SamplingParams
-from engine.cpu_backend import self_test
 from tests.unit.engine.cpu_backend.drawn_models import why_not
 
 llvmlite = pytest.importorskip("llvmlite")
@@ -58,6 +60,8 @@ def test_wrong_products_leave_the_model_to_the_portable_backend(
 ) -> None:
     trusted, portable = Engine(config(tiny, "auto")), Engine(config(tiny, "torch"))
     assert not caplog.records
+    from engine.cpu_backend import self_test  # compiles, where it can, what other CPUs have no instructions for
+
     monkeypatch.setattr(self_test, "_products", wrong(self_test._products))
     assert_portable(Engine(config(tiny, "auto")), portable, caplog, "its int8 products are not exact")
     assert portable.digest != trusted.digest
@@ -85,6 +89,22 @@ def test_a_cpu_without_its_instructions_gets_the_portable_backend(
 ) -> None:
     monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: features)
     assert_portable(Engine(config(tiny, "auto")), Engine(config(tiny, "torch")), caplog, "no AVX-512 VNNI")
+
+
+def test_on_a_cpu_without_its_instructions_its_parts_are_imported_all_the_same(tmp_path: Path) -> None:
+    """Whoever imports one by mistake gets no engine of it, but LLVM must not end the process."""
+    program = """
+import llvmlite.binding as llvm
+
+features = llvm.get_host_cpu_features()
+features.update({name: False for name in features if name.startswith("avx512")})
+llvm.get_host_cpu_features = lambda: features
+import engine.cpu_backend.model, engine.cpu_backend.self_test
+print("imported")
+"""
+    where = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", program], env=where, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "imported\n", ended.stderr
 
 
 def assert_portable(fallen: Engine, portable: Engine, caplog: pytest.LogCaptureFixture, why: str) -> None:

@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.unit.engine.cpu_backend.drawn_models import CONFIG, CONTEXT, LLAMA, asked, rows_of, why_not
+
+if why_not() is not None:
+    pytest.skip(f"the fused backend: {why_not()}", allow_module_level=True)
+
 from engine.batch import PageLayout
 from engine.cpu_backend import loading, self_test
 from engine.cpu_backend.loading import load_cpu_model
@@ -20,9 +25,6 @@ from engine.loaders.tensors import TensorInfo
 from engine.loaders.weights import WeightFile, WeightLayout
 from engine.models.shape import ModelShape
 from kernels.cpu.levels import unpacked_to
-from tests.unit.engine.cpu_backend.drawn_models import CONFIG, CONTEXT, LLAMA, asked, rows_of, why_not
-
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"the fused backend: {why_not()}")
 
 SHAPE = replace(LLAMA, head_dim=64, num_heads=3, num_kv_heads=1, hidden_size=128, ffn_size=192, vocab_size=128)
 PAGES = PageLayout(9, 16)

@@ -2,18 +2,22 @@
 
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.unit.engine.cpu_backend.drawn_models import LLAMA, OWN_OUTPUT, SHAPES, Drawn, fused, why_not
+
+if why_not() is not None:
+    pytest.skip(f"the fused backend: {why_not()}", allow_module_level=True)
+
 from engine.batch import PageLayout
 from engine.cpu_backend import room
 from engine.cpu_backend.memory import aligned
 from engine.sizing import weight_bytes
-from tests.unit.engine.cpu_backend.drawn_models import LLAMA, OWN_OUTPUT, SHAPES, Drawn, fused, why_not
-
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"the fused backend: {why_not()}")
 
 PAGES = PageLayout(6, 16)
 
@@ -49,6 +53,15 @@ def runs_short(monkeypatch: pytest.MonkeyPatch, arrays: int) -> None:
     monkeypatch.setattr(room, "aligned", scarce)
 
 
+def no_memory(*_: Any, **__: Any) -> NoReturn:
+    raise MemoryError
+
+
+def lacks_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory for the list of addresses, after all that they are of."""
+    monkeypatch.setattr(room, "np", SimpleNamespace(**{**vars(np), "array": no_memory}))
+
+
 @pytest.mark.parametrize("arrays", range(3))
 def test_a_step_that_finds_no_memory_leaves_the_smaller_ones_as_they_were(
     monkeypatch: pytest.MonkeyPatch, arrays: int
@@ -65,3 +78,20 @@ def test_a_step_that_finds_no_memory_leaves_the_smaller_ones_as_they_were(
     assert model.best_tokens(few).tolist() == expected[1]  # type: ignore[attr-defined]
     model.warm()  # type: ignore[attr-defined]
     assert len(model.best_tokens(many)) == len(many)  # type: ignore[attr-defined]
+
+
+def test_a_step_that_lacks_the_last_of_its_memory_leaves_no_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, bests = room.WorkingMemory(LLAMA, 64, threads=2), room.BestMemory(threads=2)
+    memory.for_rows(2)
+    bests.for_rows(2)
+    kept = memory._kept, memory._room, memory.x, bests._kept, bests._told, bests._tokens
+    with monkeypatch.context() as scarce:
+        lacks_the_last(scarce)
+        for ask in (memory.for_rows, bests.for_rows):
+            with pytest.raises(MemoryError):
+                ask(50)
+    now = memory._kept, memory._room, memory.x, bests._kept, bests._told, bests._tokens
+    assert all(each is before for each, before in zip(now, kept, strict=True))
+    memory.for_rows(50)
+    bests.for_rows(50)
+    assert len(memory.x) == len(bests._tokens) == 50

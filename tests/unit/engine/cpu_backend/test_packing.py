@@ -1,4 +1,4 @@
-"""Weights in the order of kernels/cpu, and the proof that their products are exact."""
+"""Weights in the order of kernels/cpu."""
 
 from typing import Any
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.config import EngineConfig
-from engine.cpu_backend import loading, self_test
 from engine.cpu_backend.packing import GROUP, layout, pack, pack_rows, padded
 from engine.loaders.checkpoint import Levels
 from engine.models.shape import ModelShape, RotaryShape
@@ -84,29 +82,3 @@ def test_every_head_is_padded_by_itself() -> None:
         assert not o[:, :, 18:].any()
         up = unpacked(arrays["gate_up"][layer], arrays["gate_up_scale"][layer])[padded(100) :]
         np.testing.assert_allclose(up[:100, :72], Numbered().take("up", (100, 72), layer), atol=0.03)
-
-
-def test_products_are_proven_exact() -> None:
-    if loading.unsupported(EngineConfig("none"), SHAPE):
-        pytest.skip("the fused backend does not run on this machine")
-    assert self_test.products_are_exact((64, 72, 576, 1536, 3000))
-
-
-def test_a_product_that_saturates_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = self_test._products
-
-    def saturated(x: NDArray[np.int8], scales: NDArray[np.float32], tiles: NDArray[Any]) -> NDArray[np.float32]:
-        return np.minimum(right(x, scales, tiles), np.float32(1e6))
-
-    monkeypatch.setattr(self_test, "_products", saturated)
-    assert not self_test.products_are_exact((576,))
-
-
-def test_a_row_that_depends_on_its_neighbours_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = self_test._products
-
-    def dependent(x: NDArray[np.int8], scales: NDArray[np.float32], tiles: NDArray[Any]) -> NDArray[np.float32]:
-        return right(x, scales, tiles) + np.float32(len(x) == 7)
-
-    monkeypatch.setattr(self_test, "_products", dependent)
-    assert not self_test.products_are_exact((64,))

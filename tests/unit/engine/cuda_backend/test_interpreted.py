@@ -6,6 +6,7 @@ import pytest
 
 from engine import Engine, EngineConfig, EngineConfigError, SamplingParams
 from engine.cuda_backend import loading
+from engine.cuda_backend.runner import CudaRunner
 from engine.loading import load_model
 from tests.tiny_model import write_tiny_model
 from tests.unit.engine.cuda_backend.twin import config, engine, runner
@@ -41,11 +42,22 @@ def test_a_driver_without_a_usable_device_leaves_the_choice_to_the_others(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is Triton's interpreter taken by itself."""
+    built: list[str] = []
+
+    def build(*_: object) -> CudaRunner:
+        built.append("another")
+        return runner(tiny, config(tiny))
+
+    def build_on_cuda(*_: object) -> CudaRunner:
+        raise AssertionError("the cuda backend was taken")
+
     monkeypatch.setattr("engine.loading.has_driver", lambda: True)
-    monkeypatch.setattr("engine.loading._build", lambda *_: runner(tiny, config(tiny)))
-    assert load_model(EngineConfig(model=tiny, num_pages=8)).num_pages == 8
+    monkeypatch.setattr("engine.loading._build", build)
+    monkeypatch.setattr("engine.loading._build_on_cuda", build_on_cuda)
+    load_model(EngineConfig(model=tiny, num_pages=8))
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
-    assert load_model(EngineConfig(model=tiny, num_pages=8)).num_pages == 8
+    load_model(EngineConfig(model=tiny, num_pages=8))
+    assert built == ["another", "another"]
 
 
 def test_products_that_lie_are_found_out(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

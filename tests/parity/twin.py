@@ -1,21 +1,24 @@
-"""Puts the weights of a Llama or a Gemma 3 that our loader hands out into the transformers model of the same shape.
+"""Puts the weights that our loader hands out into the transformers model of the same shape.
 
 So the decoders are compared with each other, on the same numbers, whatever format they were read from.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from engine.loaders.architectures import IN_CONFIG
+from engine.loaders.architectures.config import FULL, SLIDING
 from engine.loaders.checkpoint import Checkpoint
 from engine.loaders.inventory import model_weights, name_of
+from engine.loaders.metadata import Metadata
 from engine.models.shape import ModelShape, RotaryShape
 
 
 def twin(checkpoint: Checkpoint, shape: ModelShape) -> Any:
-    """The transformers model, in float32 and for evaluation."""
+    """The transformers model, in float32 and for evaluation. Raises ValueError for a shape that has none here."""
     tied = not checkpoint.has("output")
     kind, config = _kind(shape, tied)
     layout = IN_CONFIG[kind.__name__].layout
@@ -28,7 +31,7 @@ def twin(checkpoint: Checkpoint, shape: ModelShape) -> Any:
 
 
 def _kind(shape: ModelShape, tied: bool) -> tuple[Any, Any]:
-    """The class and the configuration that have the shape's options."""
+    """The class and the configuration that have the shape's options. Raises ValueError where none here has them all."""
     options: dict[str, Any] = {
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
@@ -41,25 +44,38 @@ def _kind(shape: ModelShape, tied: bool) -> tuple[Any, Any]:
         "rms_norm_eps": shape.rms_eps,
         "tie_word_embeddings": tied,
     }
+    windows = {window for window in shape.layer_windows if window is not None}
+    if windows:
+        options["layer_types"] = [FULL if window is None else SLIDING for window in shape.layer_windows]
+        options["sliding_window"] = windows.pop()
+    kind, config = _like(shape, options)
+    if IN_CONFIG[kind.__name__].shape(Metadata(config.to_dict(), Path("the twin's config"))) != shape:
+        raise ValueError(f"no twin here has all options of {shape}")
+    return kind, config
+
+
+def _like(shape: ModelShape, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The nearest one, which may lack an option of the shape."""
     if shape.post_norms:
-        local = next(layer for layer, window in enumerate(shape.layer_windows) if window is not None)
-        everywhere = shape.layer_windows.index(None)
         options |= {
-            "layer_types": ["full_attention" if w is None else "sliding_attention" for w in shape.layer_windows],
-            "sliding_window": shape.layer_windows[local],
             "query_pre_attn_scalar": round(shape.score_scale**-2),
-            "rope_parameters": {
-                "sliding_attention": _rope(shape.rotaries[shape.layer_rotary[local]]),
-                "full_attention": _rope(shape.rotaries[shape.layer_rotary[everywhere]]),
-            },
+            "rope_parameters": {FULL: _rope(shape.rotaries[0]), SLIDING: _rope(shape.rotaries[-1])},
         }
         return transformers.Gemma3ForCausalLM, transformers.Gemma3TextConfig(**options)
     options["rope_parameters"] = _rope(shape.rotaries[0])
+    windowed = "sliding_window" in options
+    if shape.qkv_bias:
+        return transformers.Qwen2ForCausalLM, transformers.Qwen2Config(**options, use_sliding_window=windowed)
+    if shape.qk_norm:
+        return transformers.Qwen3ForCausalLM, transformers.Qwen3Config(**options, use_sliding_window=windowed)
+    if windowed:
+        return transformers.MistralForCausalLM, transformers.MistralConfig(**options)
     return transformers.LlamaForCausalLM, transformers.LlamaConfig(**options)
 
 
 def _rope(rotary: RotaryShape) -> dict[str, Any]:
     if rotary.factors is None:
         return {"rope_type": "default", "rope_theta": rotary.theta}
-    assert len(set(rotary.factors)) == 1, "only linear scaling has a twin here"
+    if len(set(rotary.factors)) > 1:
+        raise ValueError("of scaled rotations only linear ones have a twin here")
     return {"rope_type": "linear", "rope_theta": rotary.theta, "factor": rotary.factors[0]}

@@ -1,7 +1,11 @@
 """Tiny random checkpoints of every architecture, written by transformers as it writes any; knows no engine."""
 
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
 from transformers import (
@@ -45,34 +49,40 @@ LINEAR: dict[str, Any] = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
 }
 
-ARCHITECTURES = ("llama", "llama3", "mistral", "qwen2", "qwen2-windows", "qwen3", "gemma3", "gemma3-long")
+GEMMA: dict[str, Any] = {"head_dim": 16, "sliding_window": 16}
+WINDOWS: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model of transformers with the options of its config beside SIZES. `header` is what a GGUF file calls it; None
+    where such a file cannot say those options."""
+
+    model: Any
+    config: Any
+    header: str | None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+ARCHITECTURES: Final[Mapping[str, Architecture]] = MappingProxyType(
+    {
+        "llama": Architecture(LlamaForCausalLM, LlamaConfig, "llama"),
+        "llama3": Architecture(LlamaForCausalLM, LlamaConfig, "llama", {"rope_parameters": LLAMA3, "head_dim": 16}),
+        "mistral": Architecture(MistralForCausalLM, MistralConfig, "llama", {"sliding_window": 16}),
+        "qwen2": Architecture(Qwen2ForCausalLM, Qwen2Config, "qwen2", {"tie_word_embeddings": True}),
+        "qwen2-windows": Architecture(Qwen2ForCausalLM, Qwen2Config, None, WINDOWS),
+        "qwen3": Architecture(Qwen3ForCausalLM, Qwen3Config, "qwen3", {"head_dim": 16}),
+        "gemma3": Architecture(Gemma3ForCausalLM, Gemma3TextConfig, "gemma3", GEMMA | {"query_pre_attn_scalar": 24}),
+        "gemma3-long": Architecture(Gemma3ForCausalLM, Gemma3TextConfig, "gemma3", GEMMA | {"rope_parameters": LINEAR}),
+    }
+)
 
 
 def random_model(architecture: str, seed: int = 0) -> PreTrainedModel:
     """A model of random weights, in float32; norms and biases are random too."""
     torch.manual_seed(seed)
-    model: PreTrainedModel
-    gemma: dict[str, Any] = {"head_dim": 16, "sliding_window": 16}
-    match architecture:
-        case "llama":
-            model = LlamaForCausalLM(LlamaConfig(**SIZES))
-        case "llama3":
-            model = LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=LLAMA3, head_dim=16))
-        case "mistral":
-            model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16))
-        case "qwen2":
-            model = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True))
-        case "qwen2-windows":
-            windows: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 3}
-            model = Qwen2ForCausalLM(Qwen2Config(**SIZES, **windows))
-        case "qwen3":
-            model = Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=16))
-        case "gemma3":
-            model = Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, **gemma, query_pre_attn_scalar=24))
-        case "gemma3-long":
-            model = Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, **gemma, rope_parameters=LINEAR))
-        case _:
-            raise ValueError(architecture)
+    written = ARCHITECTURES[architecture]
+    model: PreTrainedModel = written.model(written.config(**SIZES, **copy.deepcopy(written.options)))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:

@@ -1,5 +1,6 @@
 """Every weight of every architecture, as the engine takes it from a folder, against what transformers has in memory."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def check_weights(path: Path, model: PreTrainedModel) -> None:
 def test_every_weight_is_theirs(tmp_path: Path, architecture: str) -> None:
     model = random_model(architecture)
     check_weights(write_checkpoint(model, tmp_path / architecture), model)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_where_a_config_does_not_say_its_architecture_knows_which_output_layer(
+    tmp_path: Path, architecture: str
+) -> None:
+    model = random_model(architecture)
+    folder = write_checkpoint(model, tmp_path / architecture)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    check_weights(folder, model)
 
 
 @pytest.mark.parametrize("kind", DTYPES)

@@ -1,6 +1,6 @@
 """Which implementation of an operation runs on which kind of device; knows names and functions, no formulas.
 
-To add a kernel: write `kernels/<kind>/<op>.py` with the signature of its reference, and add one line to its table here.
+To add a kernel see docs/recipes/kernel.md; both tables here name it. kernels/cpu is not dispatched: it is one function.
 """
 
 from collections.abc import Callable

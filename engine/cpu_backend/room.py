@@ -41,7 +41,6 @@ class WorkingMemory:
         """The address of a Room for steps of up to `count` rows."""
         if count > self._capacity:
             self._make(count)
-            self._capacity = count  # now that there is memory for so many: if there was not, all is as before
         return address(self._room)
 
     def _make(self, count: int) -> None:
@@ -80,8 +79,10 @@ class WorkingMemory:
             whole_at=self._whole_at,
             scores_at=self._scores_at,
         )
+        told = np.array(room, dtype=np.int64)
+        # There is memory for all of it, so that it may take the place of what was before, whole.
         self.x: NDArray[Any] = kept[0]
-        self._kept, self._room = kept, np.array(room, dtype=np.int64)
+        self._kept, self._room, self._capacity = kept, told, count
 
 
 class BestMemory:
@@ -95,14 +96,15 @@ class BestMemory:
         """The address of Bests for up to `count` rows, and the array of their tokens."""
         if count > self._capacity:
             whose, tokens = (self._threads, count), np.empty(count, dtype=np.int64)
-            self._kept = (
+            kept = (
                 aligned(whose, np.float32),
                 aligned(whose, np.int64),
                 aligned((*whose, LANES), np.int32),
                 tokens,
             )
-            self._told = np.array(Bests(*(address(array) for array in self._kept)), dtype=np.int64)
-            self._tokens, self._capacity = tokens, count
+            told = np.array(Bests(*(address(array) for array in kept)), dtype=np.int64)
+            # As above: an address of memory that is no longer kept would be written to.
+            self._kept, self._told, self._tokens, self._capacity = kept, told, tokens, count
         return address(self._told), self._tokens
 
 

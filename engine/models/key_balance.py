@@ -70,10 +70,10 @@ class BalancedKeys:
             bias = self._checkpoint.take(f"{role}_bias", (width,), layer)
             size = np.abs(bias) + np.sqrt(np.square(weight * before).sum(axis=1))
             sizes.append(size.reshape(shape.num_kv_heads, -1, shape.head_dim).max(axis=1))
-        return _scales(*sizes)
+        return _powers(*sizes)
 
 
-def _scales(query: Floats, key: Floats) -> Floats:
+def _powers(query: Floats, key: Floats) -> Floats:
     """Powers of two near sqrt(key excess / query excess), the same for both elements of a pair.  # [heads, head_dim]"""
     scale = np.exp2(np.rint(0.5 * np.log2(_excess(key) / _excess(query)))).astype(np.float32)
     return np.concatenate((scale, scale), axis=1)

@@ -1,4 +1,4 @@
-"""Fused operations for CPUs, compiled by numba: what runs where there is no GPU."""
+"""Compiled by numba: the sampler for any CPU, and the fused step for those with AVX-512 VNNI."""
 
 from kernels.cpu.compiling import keep_by_default
 

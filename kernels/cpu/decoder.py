@@ -4,13 +4,13 @@ Between two barriers lies a region; its items are independent of each other and 
 own share first, and then helps the others: of a step with many rows some rows, so that they stay in its core's cache,
 else some of the columns:
 
-    norm      some rows       residual row -> norm -> int8 groups
-    qkv       a head          its product for all rows; bias, norm, rotation; queries kept, keys and values into blocks
-    attend    heads of a row  over its blocks -> int8 groups
-    o         64 columns      product for all rows, added to the residual
-    norm      some rows
-    gate_up   64 columns      both products for all rows; activation -> int8 group
-    down      64 columns      product for all rows, added to the residual
+    0  norm      some rows       residual row, what waits in room.y added -> norm -> int8 groups
+    1  qkv       a head          its product for all rows; bias, norm, rotation; queries kept, keys and values to blocks
+    2  attend    heads of a row  over its blocks -> int8 groups
+    3  o         64 columns      product for all rows, added to the residual or, before a post norm, to room.y
+    4  mlp_norm  some rows       as 0
+    5  gate_up   64 columns      both products for all rows; activation -> int8 group
+    6  down      64 columns      as 3
 """
 
 from typing import Any, Final
@@ -29,6 +29,9 @@ from kernels.cpu.simd import load_floats, store_floats
 from kernels.cpu.team import Share, barrier, counter, next_item, span
 
 REGIONS_PER_LAYER: Final = 7
+# Numba compiles a function once for numbers and again for each number that it is called with: these are the former.
+_NORM, _QKV, _ATTEND, _O, _MLP_NORM, _GATE_UP, _DOWN = map(np.int64, range(REGIONS_PER_LAYER))
+_NONE: Final = np.int64(0)  # in place of an address
 _ROWS_APART: Final = STRIP  # of a thread, at least, or its weights would be read for too few
 
 
@@ -50,7 +53,7 @@ def forward(thread: Any, threads: Any, board: Any, models: Any, numbers: Any, st
                 part, piece = number % parts, number % pieces
                 share = Share(at, step.rows * part // parts, step.rows * (part + 1) // parts, piece, pieces, own)
                 _region(region, layer, share, model, reals, step, room)
-            if region == 0 or 0 <= layer < model.layers:
+            if region == _NORM or 0 <= layer < model.layers:
                 barrier(board, threads)
 
 
@@ -59,38 +62,37 @@ def _region(region: Any, layer: Any, share: Any, model: Any, reals: Any, step: A
     """Of the layer before the first, embeddings; of the one behind the last, what its norm has still to add."""
     if 0 <= layer < model.layers:
         _layer_region(region, layer, share, model, reals, step, room)
-    elif region == 0 and layer < 0:
+    elif region == _NORM and layer < 0:
         embeddings(share, model, reals, step, room)
-    elif region == 0 and model.mlp_post_norm:
+    elif region == _NORM and model.mlp_post_norm:
         before = model.mlp_post_norm + 4 * (layer - 1) * model.padded_hidden
-        norms(share, model, reals, before, np.int64(0), room)
+        norms(share, model, reals, before, _NONE, room)
 
 
 @merged
 def _layer_region(region: Any, layer: Any, share: Any, model: Any, reals: Any, step: Any, room: Any) -> None:
     """The parts of a layer in the order of the table above."""
-    # Numba compiles a function once for numbers and again for each number that it is called with.
-    none, width = np.int64(0), model.padded_hidden
-    if region == 0:
-        before = model.mlp_post_norm + 4 * (layer - 1) * width if layer and model.mlp_post_norm else none
+    width = model.padded_hidden
+    if region == _NORM:
+        before = model.mlp_post_norm + 4 * (layer - 1) * width if layer and model.mlp_post_norm else _NONE
         norms(share, model, reals, before, model.attention_norm + 4 * layer * width, room)
-    elif region == 1:
-        queries_keys_values(share, layer, model, reals, step, room, _first_of(share, np.int64(3), layer, model))
-    elif region == 2:
+    elif region == _QKV:
+        queries_keys_values(share, layer, model, reals, step, room, _first_of(share, _O, layer, model))
+    elif region == _ATTEND:
         attention(share, layer, model, step, room)
-    elif region == 3:
+    elif region == _O:
         groups, scales = model.heads * model.padded_head // GROUP, model.o_scale + 4 * layer * width
-        behind = _first_of(share, np.int64(5), layer, model)
-        project(share, _weights(np.int64(3), layer, model), scales, groups, model.o_group, model, room, behind)
-    elif region == 4:
-        before = model.attention_post_norm + 4 * layer * width if model.attention_post_norm else none
+        behind = _first_of(share, _GATE_UP, layer, model)
+        project(share, _weights(_O, layer, model), scales, groups, model.o_group, model, room, behind)
+    elif region == _MLP_NORM:
+        before = model.attention_post_norm + 4 * layer * width if model.attention_post_norm else _NONE
         norms(share, model, reals, before, model.mlp_norm + 4 * layer * width, room)
-    elif region == 5:
-        gate_up(share, layer, model, room, _first_of(share, np.int64(6), layer, model))
+    elif region == _GATE_UP:
+        gate_up(share, layer, model, room, _first_of(share, _DOWN, layer, model))
     else:
         groups, scales = model.padded_ffn // GROUP, model.down_scale + 4 * layer * width
-        behind = _first_of(share, np.int64(1), layer + 1, model)
-        project(share, _weights(np.int64(6), layer, model), scales, groups, model.down_group, model, room, behind)
+        behind = _first_of(share, _QKV, layer + 1, model)
+        project(share, _weights(_DOWN, layer, model), scales, groups, model.down_group, model, room, behind)
 
 
 @compiled
@@ -99,12 +101,12 @@ def _weights(region: Any, layer: Any, model: Any) -> Any:
     if layer == model.layers:
         return model.output
     hidden, behind_attention = model.padded_hidden // GROUP, model.heads * model.padded_head // GROUP
-    if region == 1:
+    if region == _QKV:
         return model.qkv + layer * (model.heads + 2 * model.kv_heads) * _head_bytes(model)
-    if region == 3:
+    if region == _O:
         return model.o + layer * hidden * behind_attention * model.o_group
     middle = model.padded_ffn // GROUP
-    if region == 5:
+    if region == _GATE_UP:
         return model.gate_up + layer * 2 * middle * hidden * model.gate_up_group
     return model.down + layer * hidden * middle * model.down_group
 
@@ -120,11 +122,11 @@ def _first_of(share: Any, region: Any, layer: Any, model: Any) -> Any:
     tiles, hidden, middle = _weights(region, layer, model), model.padded_hidden // GROUP, model.padded_ffn // GROUP
     if layer == model.layers:
         return first_tile(share, tiles, model.output_tiles, hidden * GROUP_BYTES)
-    if region == 1:
+    if region == _QKV:
         return first_tile(share, tiles, model.heads + 2 * model.kv_heads, _head_bytes(model))
-    if region == 3:
+    if region == _O:
         return first_tile(share, tiles, hidden, model.heads * model.padded_head // GROUP * model.o_group)
-    if region == 5:
+    if region == _GATE_UP:
         return first_tile(share, tiles, middle, hidden * model.gate_up_group)
     return first_tile(share, tiles, hidden, middle * model.down_group)
 

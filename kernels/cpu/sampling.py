@@ -1,4 +1,4 @@
-"""Tokens and log probabilities from rows of logits, compiled; knows arrays and addresses of nothing, no requests.
+"""Tokens and log probabilities from rows of logits, compiled; knows arrays, no addresses and no requests.
 
 `engine.sampler` and `engine.logprobs` say what is computed, in numpy; this computes the same bits from the same
 operations, and looks at far fewer tokens.

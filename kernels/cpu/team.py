@@ -18,8 +18,9 @@ from kernels.cpu.simd import I64, operation, pointer
 
 _LINE: Final = 8  # int64 numbers in a cache line
 _COUNTERS: Final = 2  # lines before them
-_SPINS: Final = 2_000  # some 50 microseconds; then whoever else wants the core may have it
-_SPINS_BETWEEN: Final = 10_000
+# A pause takes 15 ns on some processors and three times that on others.
+_SPINS: Final = 2_000  # 30 to 100 microseconds; then whoever else wants the core may have it
+_SPINS_BETWEEN: Final = 10_000  # 150 to 500 microseconds: longer than the host takes between two calls of a step
 
 
 def new_board(counters: int) -> NDArray[np.int64]:

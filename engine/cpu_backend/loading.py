@@ -13,6 +13,7 @@ from engine.cores import available_cores
 from engine.cpu_backend.compiled_code import CompilesAhead, keep_compiled_code
 from engine.cpu_backend.packing import ArrayLayout, Arrays, kept_as_levels, layout, pack
 from engine.cpu_backend.weight_file import mapped_weights, own_weights
+from engine.digest import sources_digest
 from engine.loaders.checkpoint import Checkpoint
 from engine.models.key_balance import balanced
 from engine.models.shape import ModelShape
@@ -21,8 +22,7 @@ from engine.sizing import SMALL_MODEL
 if TYPE_CHECKING:
     from engine.cpu_backend.model import CpuDecoder
 
-_LAYOUT_VERSION: Final = 4
-_BLOCK: Final = 16
+_PACKERS: Final = ("cpu_backend", "loaders", "models")  # packages of engine/ that have a hand in packed bytes
 _WORTH_KEEPING: Final = 32 << 20  # smaller models are packed again sooner than a file is looked for and cleaned up
 
 
@@ -30,17 +30,18 @@ def unsupported(config: EngineConfig, shape: ModelShape) -> str | None:
     """Why this backend cannot run here, or None when it can."""
     if config.numerics != "exact":
         return f"it has no numerics {config.numerics!r}"
-    if config.page_size % _BLOCK:
-        return f"it needs pages of a multiple of {_BLOCK} tokens, not {config.page_size}"
     if find_spec("numba") is None:
         return "numba is not installed"
-    import llvmlite.binding as llvm
+    from kernels.cpu.compiling import has_vnni
 
-    if not llvm.get_host_cpu_features().get("avx512vnni", False):
+    if not has_vnni():
         return "this CPU has no AVX-512 VNNI"
     keep_compiled_code(_cache_dir(config))
     from engine.cpu_backend.self_test import levels_are_exact, products_are_exact
+    from kernels.cpu.attention import BLOCK
 
+    if config.page_size % BLOCK:
+        return f"it needs pages of a multiple of {BLOCK} tokens, not {config.page_size}"
     exact = products_are_exact(shape.product_widths) and levels_are_exact()
     return None if exact else "its int8 products are not exact on this machine"
 
@@ -73,8 +74,15 @@ def _weights(cache: Path, checkpoint: Checkpoint, shape: ModelShape, revision: s
 
     if _bytes_of(arrays) < _WORTH_KEEPING:
         return own_weights(arrays, fill)
-    name = {"revision": revision, "layout": _LAYOUT_VERSION}
-    return mapped_weights(cache / f"{revision[:32]}.packed", name, arrays, fill, copied=small)
+    return mapped_weights(cache / f"{revision[:32]}.packed", _packed_name(revision), arrays, fill, copied=small)
+
+
+def _packed_name(revision: str) -> dict[str, str]:
+    """Of all that may change a packed byte: the file, the sources that unpack, even out and pack it, and their library.
+    A file of another name is made anew."""
+    engine = Path(__file__).parents[1]
+    sources = sources_digest(engine / package for package in _PACKERS)
+    return {"revision": revision, "packers": sources, "numpy": np.__version__}
 
 
 def _bytes_of(arrays: Mapping[str, ArrayLayout]) -> int:
@@ -86,16 +94,12 @@ def _cache_dir(config: EngineConfig) -> Path:
 
 
 def _identity(sources: str) -> dict[str, str]:
-    import llvmlite
-    import numba
+    from kernels.cpu.compiling import versions
 
     return {
         "backend": "cpu",
         "numerics": "exact",
         "kernels": sources,
-        "layout": str(_LAYOUT_VERSION),
         "device": "avx512vnni",  # all operations are pinned by IEEE 754 or whole: one CPU of the kind is like another
-        "numba": numba.__version__,
-        "llvmlite": llvmlite.__version__,
-        "numpy": np.__version__,
+        **versions(),
     }

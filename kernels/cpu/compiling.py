@@ -1,4 +1,5 @@
-"""How functions are compiled that belong together but stand in several files, and where numba keeps what it compiled.
+"""How functions are compiled that belong together but stand in several files, where numba keeps what it compiled, and
+what it compiles for.
 
 By itself numba compiles a function anew when its own file has changed, but not for a file that it calls into. So it
 keeps everything in a folder that is named after all files of this package.
@@ -12,7 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from numba import njit
+import llvmlite
+import numba
+from llvmlite import binding
+from numba import cfunc, njit, types
 from numba.core import config
 
 _SETTINGS: Any = config  # which its own types know little of
@@ -28,6 +32,18 @@ entry: Any = njit(error_model="numpy", nogil=True, cache=True)
 """Called from Python, and kept together with all that it calls."""
 
 
+def addressed(parameters: int) -> Any:
+    """Called by its address, with so many whole numbers: compiled when its file is imported, and kept. A CPU without
+    its instructions has it as it stands, because LLVM would end the process."""
+    signature = types.void(*(types.int64,) * parameters)
+    return cfunc(signature, cache=True) if has_vnni() else lambda function: function
+
+
+def has_vnni() -> bool:
+    """Whether this CPU has the instructions that the fused step is made of."""
+    return bool(binding.get_host_cpu_features().get("avx512vnni", False))
+
+
 def name_of(sources: Path) -> str:
     """Names what is in the Python files of a folder."""
     contents = hashlib.sha256()
@@ -37,6 +53,11 @@ def name_of(sources: Path) -> str:
 
 
 SOURCES: Final = name_of(Path(__file__).parent)
+
+
+def versions() -> dict[str, str]:
+    """Of all that turns these sources into instructions."""
+    return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}
 
 
 def keep_by_default() -> None:

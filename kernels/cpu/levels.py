@@ -15,31 +15,32 @@ memory is what a step of few rows waits for. The int8 weight is made of whole nu
 from typing import Any, Final
 
 from llvmlite import ir
-from numba import cfunc, types
+from numba import types
 from numba.core import cgutils
 
+from kernels.cpu.compiling import addressed
 from kernels.cpu.matmul import GROUP
 from kernels.cpu.simd import I32, I64, call_address, emit_prefetch, operation, pointer
 
-LEVELS: Final = 16
 RUN: Final = 32
 """Inputs that share a step and a lowest level."""
-GROUP_BYTES: Final = 2560
-"""Of a group of 64 inputs of a tile."""
 _LINE: Final = 64
+_RUNS: Final = GROUP // RUN  # of a group
 _QUARTERS: Final = 4  # of a tile's outputs, one vector each
-_PAIRS: Final = 4  # of quads in a run
+_PAIRS: Final = RUN // 8  # of quads in a run
 _QUARTER_BYTES: Final = (1 + _PAIRS) * _LINE
+GROUP_BYTES: Final = _RUNS * _QUARTERS * _QUARTER_BYTES
+"""Of a group of 64 inputs of a tile."""
 _QUAD_BYTES: Final = 4 * GROUP
 _ASKED_LINES: Final = 4  # of five: memory takes longer to bring a tile than unpacking to make one
-ASKED_FOR: Final = 2 * _QUARTERS * _ASKED_LINES * _LINE
+ASKED_FOR: Final = _RUNS * _QUARTERS * _ASKED_LINES * _LINE
 """Bytes that unpacking a group asks memory for, from the tile that follows; the rest is left to the product."""
 _LANES: Final = 32
 _WORDS: Final = ir.VectorType(ir.IntType(16), _LANES)
 
 
 def _emit_unpack(b: Any, packed: Any, out: Any, groups: Any, following: Any) -> None:
-    with cgutils.for_range(b, b.mul(groups, I64(2)), intp=I64) as run:
+    with cgutils.for_range(b, b.mul(groups, I64(_RUNS)), intp=I64) as run:
         for quarter in range(_QUARTERS):
             number = b.add(b.mul(run.index, I64(_QUARTERS)), I64(quarter))
             at = b.add(packed, b.mul(number, I64(_QUARTER_BYTES)))
@@ -82,7 +83,7 @@ def _spread_every_other(b: Any, words: Any, first: int) -> Any:
 _unpack = operation(types.void, (types.int64,) * 4, _emit_unpack)
 
 
-@cfunc(types.void(*(types.int64,) * 4), cache=True)
+@addressed(4)
 def unpack_tile(packed: int, out: int, groups: int, following: int) -> None:
     """A tile of 64 outputs at `packed` -> the same in bytes at `out`, as products read it; `groups` of 64 inputs.
 

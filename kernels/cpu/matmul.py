@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, types
+from numba import types
 from numba.core import cgutils
 
-from kernels.cpu.compiling import merged
+from kernels.cpu.compiling import addressed, merged
 from kernels.cpu.simd import (
     F32,
     FLOATS,
@@ -112,7 +112,7 @@ def _add_group(rows: Any, x: Any, scales: Any, starts: Any, weights: Any, out: A
         _tile_1(x, scales, starts, weights, out, stride, ahead)
 
 
-@cfunc(types.void(*(types.int64,) * 10), cache=True)
+@addressed(10)
 def product_tile(
     x: int, scales: int, starts: int, weights: int, out: int, rows: int, groups: int, stride: int, ahead: int, last: int
 ) -> None:

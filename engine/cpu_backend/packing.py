@@ -15,10 +15,11 @@ from engine.models.shape import ModelShape
 GROUP: Final = 64
 """Inputs that share a scale, and outputs of one tile: all widths are padded to whole groups."""
 GROUP_BYTES: Final = GROUP * GROUP
-LEVEL_GROUP_BYTES: Final = 2560
-"""Of a group of one tile, as int8 and as levels (kernels/cpu/levels.py)."""
+"""Of a group of one tile as int8."""
 RUN: Final = 32
 """Inputs that share a step and a lowest level."""
+LEVEL_GROUP_BYTES: Final = GROUP_BYTES // 2 + GROUP * (GROUP // RUN) * 4
+"""Of a group of one tile as levels: half a byte for each weight, a step and a lowest level for each run."""
 _LEVELS: Final = np.float32(127.0)
 _SMALLEST_MAX: Final = np.float32(1e-30)
 _ROWS_AT_ONCE: Final = 4096

@@ -7,9 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cpu_backend.memory import address, aligned
-from engine.cpu_backend.packing import GROUP, RUN, bytes_of_levels, pack_rows, packed_levels, padded
+from engine.cpu_backend.packing import (
+    GROUP,
+    GROUP_BYTES,
+    LEVEL_GROUP_BYTES,
+    RUN,
+    bytes_of_levels,
+    pack_rows,
+    packed_levels,
+    padded,
+)
+from kernels.cpu import levels, matmul
 from kernels.cpu.levels import unpacked_to
 from kernels.cpu.matmul import product_of
+
+# Packing is imported where there is no numba, so it has these numbers of its own: others would write beside the arrays.
+assert (GROUP, GROUP_BYTES) == (matmul.GROUP, matmul.GROUP_BYTES)
+assert (RUN, LEVEL_GROUP_BYTES) == (levels.RUN, levels.GROUP_BYTES)
 
 # One row, every size of block, and some that are made of several.
 _ROWS: Final = (1, 2, 3, 4, 5, 6, 7, 13)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
 SOURCES := headrace gateway workers engine kernels tests examples benchmarks docs
 
-.PHONY: need-redis help install lint format type test chaos invariance wake bench bench-cpu bench-gpu kernels demo up docs clean
+.PHONY: need-redis help install lint format type test invariance wake bench bench-cpu bench-gpu kernels demo up docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make invariance any schedule, same tokens: 1,000 random ones, and some on the real model"
 	@echo "make wake       ten bursts on a fleet that sleeps: first token and back to zero, in time"
 	@echo "make bench-cpu  against OpenVINO, llama.cpp, vLLM, transformers in environments of their own (6 GB, hours)"
+	@echo "make bench-gpu  on an NVIDIA GPU: its kernels checked, identity proved, speeds against bars, ten minutes"
 	@echo "make kernels    the GPU's kernels compiled for sm_80 and sm_90, without one"
 	@echo "make bench      measurements         make docs        writes docs/03-reference.md from the code"
 
@@ -91,8 +92,8 @@ bench-gpu: $(VENV)/.run
 
 kernels: $(VENV)/.dev
 	$(BIN)/python -m tests.unit.kernels.gpu.compiled 80 90
-	$(BIN)/python -m tests.unit.kernels.gpu.compile_offline
-	$(BIN)/python -m tests.unit.engine.cuda_backend.compiled_steps
+	$(BIN)/python -m tests.unit.kernels.gpu.compile_offline 80 90
+	$(BIN)/python -m tests.unit.engine.cuda_backend.compiled_steps 80 90
 
 demo: need-redis $(VENV)/.run
 	@$(BIN)/headrace up --workers 2 --data-dir demo-output/data --port 0 -- $(BIN)/python examples/readmes.py --output demo-output

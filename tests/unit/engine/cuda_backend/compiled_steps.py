@@ -1,6 +1,6 @@
 """Compiles every kernel of whole steps for a GPU that is not here, exactly as the runner launches them.
 
-    python -m tests.unit.engine.cuda_backend.compiled_steps [--capability 90] [--subject Qwen3-0.6B]      a minute
+    python -m tests.unit.engine.cuda_backend.compiled_steps [compute capability ...] [--subject NAME]      a minute each
 
 It fails where a kernel does not compile, asks for more shared memory than a block may have, or contracts a multiply and
 an add; the latter matters to exact numerics alone. Runs without TRITON_INTERPRET and without a device.
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from triton.compiler import compile as compile_kernel
 
-from benchmarks.gpu_shapes import SUBJECTS, Knobs, Subject, model, one_layer
 from engine.cuda_backend.runner import CudaRunner
 from engine.cuda_backend.step_memory import Bucket
+from tests.unit.engine.cuda_backend.random_models import SUBJECTS, Knobs, Subject, model, one_layer
 from tests.unit.kernels.gpu import compiled
 from tests.unit.kernels.gpu.compiled import assembly, launches_of
 
@@ -52,10 +52,10 @@ def wrong_launches(subject: Subject, numerics: str, capability: int) -> Iterator
             continue
         seen.add(key)
         why = _why_wrong(kernel, given, options, capability, numerics)
-        sys.stdout.write(f"{numerics} {kernel.__name__}: {why or 'sound'}\n")
+        sys.stdout.write(f"sm_{capability} {numerics} {kernel.__name__}: {why or 'sound'}\n")
         sys.stdout.flush()
         if why:
-            yield f"{numerics} {kernel.__name__}: {why}"
+            yield f"sm_{capability} {numerics} {kernel.__name__}: {why}"
 
 
 def _why_wrong(kernel: Any, given: dict[str, Any], options: dict[str, Any], capability: int, numerics: str) -> str:
@@ -84,11 +84,16 @@ def _kind(value: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.unit.engine.cuda_backend.compiled_steps")
-    parser.add_argument("--capability", type=int, default=90)
+    parser.add_argument("capabilities", type=int, nargs="*", default=[90], metavar="capability", help="90 by default")
     parser.add_argument("--subject", choices=SUBJECTS, default="Qwen3-0.6B")
     given = parser.parse_args(arguments)
     subject = one_layer(SUBJECTS[given.subject])
-    wrong = [line for numerics in ("exact", "bf16") for line in wrong_launches(subject, numerics, given.capability)]
+    wrong = [
+        line
+        for capability in given.capabilities
+        for numerics in ("exact", "bf16")
+        for line in wrong_launches(subject, numerics, capability)
+    ]
     sys.stdout.write("\n".join(wrong) + "\n" if wrong else "every launch is sound\n")
     return int(bool(wrong))
 

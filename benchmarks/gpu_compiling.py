@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.gpu_measures import knobs_for, requests
-from benchmarks.gpu_shapes import SUBJECTS, model, one_layer, smaller
+from tests.unit.engine.cuda_backend.random_models import SUBJECTS, model, one_layer, smaller
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.gpu_shapes import SMALL, TINY, Knobs, engine, model, smaller
 from engine import SamplingParams
 from engine.cuda_backend.graphs import EagerLauncher
 from engine.loading import LoadedModel
 from tests.unit.engine.any_schedule import AnySchedule, Report, wide_model
+from tests.unit.engine.cuda_backend.random_models import SMALL, TINY, Knobs, engine, model, smaller
 
 _SCHEDULES: Final = 60
 

@@ -13,11 +13,11 @@ from typing import Final
 
 import torch
 
-from benchmarks.gpu_shapes import Knobs, Subject, engine, model, pages_for
 from benchmarks.workloads import Ask
 from engine import SamplingParams
 from engine.cuda_backend.operations import operations
 from kernels.ops import GROUP, attention_workspace
+from tests.unit.engine.cuda_backend.random_models import Knobs, Subject, engine, model, pages_for
 
 Work = Callable[[], object]
 

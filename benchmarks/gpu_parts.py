@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from benchmarks import gpu_identity, gpu_kernels, gpu_measures
-from benchmarks.gpu_shapes import Subject
 from benchmarks.gpu_sitting import Sitting
 from benchmarks.machine import ROOT
+from tests.unit.engine.cuda_backend.random_models import Subject
 
 _ROWS: Final = (1, 8, 32, 256)
 
@@ -47,7 +47,7 @@ def identity(sitting: Sitting) -> None:
 
 def compiled(sitting: Sitting) -> None:
     """Compiles what `single` and `throughput` will launch into Triton's cache, each model in a process of its own: on
-    one core after the other it would take most of a short lease."""
+    one core after the other it would take most of ten minutes."""
     running = {}
     for subject in sitting.subjects:
         for numerics in ("exact", "bf16"):

@@ -14,9 +14,9 @@ from typing import Any, Final
 import torch
 
 from benchmarks import results
-from benchmarks.gpu_shapes import LLAMA_8B, QWEN_06B, TINY, Subject
 from benchmarks.machine import commit, today
 from benchmarks.results import say
+from tests.unit.engine.cuda_backend.random_models import LLAMA_8B, QWEN_06B, TINY, Subject
 
 _BROKEN_CONTEXT: Final = 3
 _REQUESTS: Final = (256, 100, 1024)

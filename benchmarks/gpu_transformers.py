@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_measures import requests
-from benchmarks.gpu_shapes import SUBJECTS, RandomWeights, Subject
 from benchmarks.workloads import Ask
+from tests.unit.engine.cuda_backend.random_models import SUBJECTS, RandomWeights, Subject
 
 
 def parameters(subject: Subject, device: torch.device) -> Iterator[tuple[str, Tensor]]:

@@ -42,8 +42,7 @@ def first_token_s(peer: Peer, python: Path, model: Path, threads: int) -> float:
 
 def with_caches_in(peer: Peer, folder: Path) -> Peer:
     """Ours, with its compiled code and prepared weights kept there and nowhere else."""
-    environ = {**peer.environ, "NUMBA_CACHE_DIR": str(folder / "code")}
-    return replace(peer, environ=environ, options={**peer.options, "cache_dir": str(folder / "weights")})
+    return replace(peer, options={**peer.options, "cache_dir": str(folder)})
 
 
 def ours(model: Path, rounds: int, threads: int) -> list[Figure]:

@@ -9,9 +9,9 @@ import torch
 from benchmarks import gpu_kernels
 from benchmarks.gpu import main
 from benchmarks.gpu_measures import layer_products, requests
-from benchmarks.gpu_shapes import LLAMA_8B, QWEN_06B, SMALL, TINY, RandomWeights, one_layer
 from benchmarks.gpu_table import WIDE_ATTENTION, bars_table
 from kernels.dispatch import GPU, REFERENCE
+from tests.unit.engine.cuda_backend.random_models import LLAMA_8B, QWEN_06B, SMALL, TINY, RandomWeights, one_layer
 
 CPU = torch.device("cpu")
 

@@ -87,7 +87,7 @@ bench-cpu: need-redis $(VENV)/.dev
 	$(BIN)/python -m benchmarks.perplexity --backend cpu
 	$(BIN)/python -m benchmarks.table --update README.md
 
-bench-gpu: $(VENV)/.run
+bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.gpu
 
 kernels: $(VENV)/.dev

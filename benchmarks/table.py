@@ -97,6 +97,8 @@ def update(text: str, tables: str) -> str:
 def _medians(found: Mapping[str, Any]) -> str:
     """Sittings differ in their rounds, and a file keeps more than one sitting."""
     counts = {len(said["rounds"]) for peer in found["peers"].values() for said in peer.get("workloads", {}).values()}
+    if not counts:
+        return "nothing measured"
     fewest, most = min(counts), max(counts)
     return f"median of {fewest} rounds" if fewest == most else f"medians of {fewest} to {most} rounds"
 

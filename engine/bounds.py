@@ -9,6 +9,12 @@ from engine.errors import EngineError, EngineRequestError
 _SHOWN: Final = 80
 
 
+def need_kind(name: str, value: object, kind: type) -> None:
+    """Raises EngineRequestError for all but one of this kind."""
+    if not isinstance(value, kind):
+        raise EngineRequestError(f"{name} must be of the kind {kind.__name__}, not {shown(value)}")
+
+
 def need_number(
     name: str, value: object, low: float, high: float, refusal: type[EngineError] = EngineRequestError
 ) -> None:

@@ -75,5 +75,7 @@ class EngineConfig:
             raise EngineConfigError(f"model must be a path, not {shown(self.model)}")
         if self.cache_dir is not None and not isinstance(self.cache_dir, Path):
             raise EngineConfigError(f"cache_dir must be a Path, not {shown(self.cache_dir)}")
+        if "\0" in str(self.cache_dir):
+            raise EngineConfigError(f"no file's name has a zero byte, as cache_dir has: {shown(self.cache_dir)}")
         if self.page_size & (self.page_size - 1):  # attention reads whole chunks of 64 keys, and so whole pages of them
             raise EngineConfigError(f"page_size must be a power of two, not {self.page_size}")

@@ -1,13 +1,12 @@
 """The engine: token ids in, token ids out, many requests at once. Knows no text, no jobs and no network."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from engine.block_pool import BlockPool
-from engine.bounds import need_number, need_whole, whole_ids
+from engine.bounds import need_kind, need_number, need_whole, whole_ids
 from engine.budget import Budget
 from engine.config import EngineConfig
 from engine.cores import available_cores
@@ -27,6 +26,7 @@ from engine.step_room import StepLimits
 from engine.step_sizer import StepSizer
 
 _FURTHEST_CLASS: Final = 1 << 20
+_FAR: Final = 1e300  # seconds
 
 
 class Engine:
@@ -95,12 +95,15 @@ class Engine:
 
         Raises EngineRequestError (`invalid_request`, `context_length_exceeded`, `draining`); nothing was taken then.
         """
+        need_kind("params", params, SamplingParams)
+        if resume is not None:
+            need_kind("resume", resume, Resume)
         prompt = whole_ids("the prompt", prompt_ids)
         resumed = whole_ids("the output to resume", resume.token_ids) if resume else []
         self._check(request_id, prompt, params, resumed)
         need_whole("priority", priority, -_FURTHEST_CLASS, _FURTHEST_CLASS)
         if deadline is not None:
-            need_number("deadline", deadline, -math.inf, math.inf)
+            need_number("deadline", deadline, -_FAR, _FAR)
         own_ends = () if params.ignore_eos else self._loaded.description.eos_ids
         ends = frozenset((*own_ends, *params.stop_token_ids))
         now = self._clock()
@@ -195,8 +198,7 @@ class Engine:
             raise EngineRequestError(
                 "the engine drains and takes nothing more; give it to another", code="draining", retryable=True
             )
-        if not isinstance(request_id, str):
-            raise EngineRequestError(f"a request's id must be text, not {type(request_id).__name__}")
+        need_kind("a request's id", request_id, str)
         if request_id in self._scheduler:
             raise EngineRequestError(f"there is a request {request_id!r} already; abort it, or use another id")
         if not prompt:

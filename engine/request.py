@@ -134,9 +134,9 @@ class Request:
     settled   | full pages, given to the cache .. |
 
     `awaited`: how many tokens behind `ids` the steps under way will bring. `explained` are log probabilities of prompt
-    tokens 1, 2 ...; a preemption does not forget them. `chain` names full pages of `ids` for the prefix cache, as many
-    as have been needed so far; `settled` counts pages. `cached_tokens` of the prompt were found there when the request
-    ran first, None before.
+    tokens 1, 2 ... until they are shown; a preemption does not forget them. `chain` names full pages of `ids` for the
+    prefix cache, as many as have been needed so far; `settled` counts pages. `cached_tokens` of the prompt were found
+    there when the request ran first, None before.
     """
 
     id: str

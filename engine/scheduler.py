@@ -206,6 +206,7 @@ class Scheduler:
     ) -> RequestOutput:
         offset, prompt_logprobs = request.output_length, request.prompt_logprobs()
         request.ids += token_ids
+        request.explained = []  # shown now, or never asked for
         reason = request.finish_reason()
         if reason:
             self.remove(request.id)

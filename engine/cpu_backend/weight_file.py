@@ -1,12 +1,16 @@
 """Packed weights in one file that later starts map instead of packing again; knows arrays and bytes, no model.
 
-Workers of one machine that map the same file share its pages, unless they copy it. The first 4,096 bytes are a JSON
-line that names what is behind it, written last: a file without it was not finished, and is made anew.
+Workers of one machine that map the same file share its pages, unless they copy it. The first 4,096 bytes are two
+lines, written last: a JSON text that names what is behind them, and a checksum of it. A file without them was not
+finished, one with another checksum is damaged, and both are made anew: a changed weight would give other tokens, and
+nobody would know.
 """
 
 import contextlib
 import glob
+import hashlib
 import json
+import logging
 import mmap
 import os
 import tempfile
@@ -22,6 +26,7 @@ from engine.cpu_backend.packing import ArrayLayout, Arrays
 _HEADER_BYTES: Final = 4096
 _ALIGNMENT: Final = 4096
 _ABANDONED_S: Final = 3600.0
+_log = logging.getLogger(__name__)
 
 
 def mapped_weights(
@@ -40,13 +45,13 @@ def mapped_weights(
     size = _size(layout)
     with contextlib.suppress(OSError):
         _forget_cut_off(path)
-        if not _is_whole(path, name, size):
-            _write(path, name, layout, fill)
-        with path.open("rb") as file:
-            if copied:
-                return _arrays(_copy(file, size), layout)
-            # Copy on write: nobody writes, but compiled code takes read-only arrays for another type.
-            return _arrays(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY), layout)
+        if _is_whole(path, name, size):
+            memory = _taken(path, size, copied=copied)
+            if _is_sound(memory):
+                return _arrays(memory, layout)
+            _log.warning("the packed weights in %s are damaged, and are made anew", path)
+        _write(path, name, layout, fill)
+        return _arrays(_taken(path, size, copied=copied), layout)
     return own_weights(layout, fill)
 
 
@@ -55,6 +60,12 @@ def own_weights(layout: Mapping[str, ArrayLayout], fill: Callable[[Arrays], None
     arrays = _arrays(_own_memory(_size(layout)), layout)
     fill(arrays)
     return arrays
+
+
+def _taken(path: Path, size: int, *, copied: bool) -> mmap.mmap:
+    with path.open("rb") as file:
+        # Copy on write: nobody writes, but compiled code takes read-only arrays for another type.
+        return _copy(file, size) if copied else mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
 
 
 def _copy(file: BinaryIO, size: int) -> mmap.mmap:
@@ -87,7 +98,8 @@ def _write(
             # Unmapped when the last array of it goes: an error on its way still holds some.
             memory = mmap.mmap(file.fileno(), size)
             fill(_arrays(memory, layout))
-            memory[: len(_header(name))] = _header(name)
+            header = _header(name) + _checksum(memory) + b"\n"
+            memory[: len(header)] = header
             memory.flush()
             Path(file.name).replace(path)
         except BaseException:
@@ -112,6 +124,18 @@ def _is_whole(path: Path, name: Mapping[str, object], size: int) -> bool:
             return header.startswith(_header(name)) and os.fstat(file.fileno()).st_size == size
     except OSError:
         return False
+
+
+def _is_sound(memory: mmap.mmap) -> bool:
+    """Whether the body is what it was when its header was written."""
+    return bytes(memory[:_HEADER_BYTES]).split(b"\n")[1] == _checksum(memory)
+
+
+def _checksum(memory: mmap.mmap) -> bytes:
+    """Of the sums of the body's pages: as fast as memory is read, which a hash of every byte is not."""
+    words = np.frombuffer(memory, dtype=np.uint64, offset=_HEADER_BYTES)
+    pages = words.reshape(-1, _ALIGNMENT // words.itemsize).sum(axis=1)
+    return hashlib.blake2b(pages.tobytes(), digest_size=16).hexdigest().encode()
 
 
 def _header(name: Mapping[str, object]) -> bytes:

@@ -17,6 +17,7 @@ from engine.errors import ModelFileError
 
 # Separators of a JSON text, and so its values: Gemma 3's tokenizer has two million. A value takes up to 200 bytes.
 _MAX_VALUES: Final = 3 << 20
+_BLOCK: Final = 1 << 20
 _ESCAPED_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -75,13 +76,17 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a whole plain file, in hexadecimal digits. Raises ModelFileError."""
-    size_of(path)
+    """Of a whole plain file, in hexadecimal digits; of one that a system makes up as it is read, of nothing. Raises
+    ModelFileError."""
+    left, digest = size_of(path), hashlib.sha256()
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while left and (block := file.read(min(left, _BLOCK))):
+                digest.update(block)
+                left -= len(block)
     except OSError as error:
         raise _unreadable(path, error) from error
+    return digest.hexdigest()
 
 
 def read_json(path: Path, max_bytes: int) -> dict[str, object]:

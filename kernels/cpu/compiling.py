@@ -19,6 +19,8 @@ from llvmlite import binding
 from numba import cfunc, njit, types
 from numba.core import config
 
+_ROOM: Final = 8 << 20  # bytes: twice what is kept of all functions
+_MEMORY: Final = "/dev/shm"  # as a full disk's files may be temporary ones, too
 _SETTINGS: Any = config  # which its own types know little of
 inlined: Any = njit(error_model="numpy", forceinline=True)
 """Too small to be called."""
@@ -66,11 +68,11 @@ def keep_by_default() -> None:
 
 
 def keep_in(folder: Path) -> None:
-    """Where to keep functions whose files are imported from now on: in there, or, where nobody may write, in a folder
-    of this process, because numba refuses to compile what it is told to keep and cannot."""
+    """Where to keep functions whose files are imported from now on: in there, or, where nobody may write or nothing
+    more fits, in a folder of this process, because numba refuses to compile what it is told to keep and cannot."""
     kept = folder / f"compiled-{SOURCES}"
-    if not _writable(kept):
-        own = tempfile.mkdtemp(prefix="headrace-compiled-")
+    if not _has_room(kept):
+        own = tempfile.mkdtemp(prefix="headrace-compiled-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
         atexit.register(shutil.rmtree, own, ignore_errors=True)
         kept = Path(own) / kept.name
     _SETTINGS.CACHE_DIR = str(kept)
@@ -81,10 +83,13 @@ def kept_in() -> Path:
     return Path(_SETTINGS.CACHE_DIR)
 
 
-def _writable(folder: Path) -> bool:
-    """Whether the folder is there, or can be made, and files in it."""
+def _has_room(folder: Path) -> bool:
+    """Whether the folder is there, or can be made, and what is compiled fits in."""
     try:
-        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        return nearest.is_dir() and os.access(nearest, os.W_OK)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM))
+            file.flush()
     except OSError:
         return False
+    return True

@@ -7,13 +7,13 @@ whole. Where one piece can be made at two places that overlap, SentencePiece tak
 choose a cut instead: the one with the longer left part.
 """
 
-from itertools import islice
 from typing import Final
 
 from engine.loaders.vocabulary.document import NORMAL, Document, Vocabulary, document, sequence
 
 _MAX_CUTS: Final = 4 << 20
 _MAX_MERGES: Final = 1 << 20  # twice what Gemma 3 has
+_MAX_CHARACTERS: Final = 16 << 20  # of all merges
 _SPACE: Final = "\u2581"
 _TO_MARKS: Final[Document] = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
 _TO_SPACES: Final[Document] = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
@@ -56,8 +56,13 @@ def _merges(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[str, str]
         for cut in range(1, len(piece))
         if piece[:cut] in pieces and piece[cut:] in pieces
     )
-    found = list(islice(whole_cuts, _MAX_MERGES + 1))
-    if len(found) > _MAX_MERGES:
-        raise vocabulary.metadata.fail(f"its pieces make more than {_MAX_MERGES} merges")
+    found, characters = [], 0
+    for each in whole_cuts:
+        found.append(each)
+        characters += len(each[2])
+        if len(found) > _MAX_MERGES or characters > _MAX_CHARACTERS:
+            raise vocabulary.metadata.fail(
+                f"its pieces make more than {_MAX_MERGES} merges, or of more than {_MAX_CHARACTERS} characters"
+            )
     found.sort(reverse=True)
     return [(piece[:cut], piece[cut:]) for _, cut, piece in found]

@@ -1,5 +1,6 @@
 """Reads a folder's tokenizer.json and refuses one that contradicts itself or the model; never tokenizes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,8 @@ _MAX_BYTES: Final = 64 << 20  # Gemma 3 has 33 MB
 def read_tokenizer(path: Path, vocab_size: int) -> dict[str, object]:
     """The document, checked: byte-pair merges that build longer tokens out of known ones, ids inside the vocabulary.
 
-    Added tokens that the embedding has no row for are left out: no model has seen them. Raises ModelFileError.
+    Added tokens that the embedding has no row for are left out: no model has seen them. So is what training did to fit
+    texts into batches: a prompt is neither cut nor filled up. Raises ModelFileError.
     """
     document = read_json(path, _MAX_BYTES)
     model = document.get("model")
@@ -33,6 +35,8 @@ def read_tokenizer(path: Path, vocab_size: int) -> dict[str, object]:
     _check_ids(kept, vocabulary, path)
     model["vocab"], model["merges"] = vocabulary, _merges(model.get("merges"), vocabulary, path)
     document["added_tokens"] = kept
+    document["truncation"] = document["padding"] = None
+    _check_surroundings(document, vocab_size, path)
     return document
 
 
@@ -45,19 +49,40 @@ def special_tokens(document: dict[str, object]) -> dict[str, int]:
 
 def puts_in_front(document: dict[str, object], token: str | None) -> bool:
     """Whether the tokenizer itself begins every text with this token."""
-    found = [document.get("post_processor")]
-    while found:
-        step = found.pop()
-        if not isinstance(step, dict):
-            continue
+    for step in _post_processors(document):
         single = step.get("single")
         if step.get("type") == "TemplateProcessing" and isinstance(single, list) and single:
             first = single[0].get("SpecialToken") if isinstance(single[0], dict) else None
             if isinstance(first, dict) and first.get("id") == token:
                 return True
-        steps = step.get("processors")
-        found += steps if isinstance(steps, list) else []
     return False
+
+
+def _post_processors(document: dict[str, object]) -> Iterator[dict[str, Any]]:
+    """Each of them, also those in a sequence."""
+    found = [document.get("post_processor")]
+    while found:
+        step = found.pop()
+        if isinstance(step, dict):
+            yield step
+            steps = step.get("processors")
+            found += steps if isinstance(steps, list) else []
+
+
+def _check_surroundings(document: dict[str, object], vocab_size: int, path: Path) -> None:
+    """What is put around a whole prompt has rows in the embedding: a template's tokens, or BERT's pair of them."""
+    for step in _post_processors(document):
+        templates = step.get("special_tokens")
+        ids = (
+            [each.get("ids") for each in templates.values() if isinstance(each, dict)]
+            if isinstance(templates, dict)
+            else []
+        )
+        pairs = [step.get(name) for name in ("sep", "cls")]
+        ids += [pair[1:] for pair in pairs if isinstance(pair, list)]
+        for index in (index for some in ids if isinstance(some, list) for index in some):
+            if not isinstance(index, int) or not 0 <= index < vocab_size:
+                raise corrupt(path, f"it puts token {str(index)[:40]} around a text, which is none of the {vocab_size}")
 
 
 def _vocabulary(entries: object, rowless: set[str], vocab_size: int, path: Path) -> dict[str, int]:

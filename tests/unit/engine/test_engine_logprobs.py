@@ -108,6 +108,17 @@ def test_a_prompt_that_gives_way_half_explained_is_not_explained_twice(tiny: Pat
     assert [output.prompt_logprobs for output in outputs] == [expected.prompt_logprobs]
 
 
+def test_what_was_shown_is_not_kept(tiny: Path) -> None:
+    """A long prompt's would take more memory than anything else of a request."""
+    engine = build(tiny)
+    engine.add_request("r", PROMPT, replace(GREEDY, max_tokens=4, prompt_logprobs=20))
+    while not engine.step().outputs:
+        pass
+    request = engine._scheduler.get("r")
+    assert request is not None
+    assert not request.explained
+
+
 def test_slices_of_prompt_rows_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = engine.generate([PROMPT], GREEDY)
     widths: list[int] = []

@@ -44,6 +44,7 @@ ODD: list[tuple[dict[str, Any], str]] = [
     ({"numerics": "float16"}, "unknown numerics"),
     ({"backend": "cpu", "device": "cuda"}, "leave one of them 'auto'"),
     ({"cache_dir": "here"}, "cache_dir must be a Path"),
+    ({"cache_dir": Path("he\0re")}, "zero byte"),
     ({"model": None}, "model must be a path"),
     ({"model": b"m.gguf"}, "model must be a path"),
 ]

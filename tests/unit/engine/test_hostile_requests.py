@@ -93,9 +93,13 @@ ODD: list[tuple[dict[str, object], str]] = [
     ({"priority": NAN}, "priority"),
     ({"deadline": NAN}, "deadline"),
     ({"deadline": "soon"}, "deadline"),
+    ({"deadline": INF}, "deadline"),
+    ({"deadline": 10**400}, "deadline"),
     ({"name": None}, "id"),
     ({"name": ["odd"]}, "id"),
     ({"name": "bystander"}, "already"),
+    ({"resume": (1,)}, "resume must be of the kind Resume"),
+    ({"resume": ()}, "resume must be of the kind Resume"),
     ({"resume": Resume((1,) * 5)}, "max_tokens 4"),
     ({"resume": Resume((259,))}, "from 0 to 258"),
     ({"resume": Resume((1.5,))}, "token ids"),  # type: ignore[arg-type]
@@ -106,6 +110,12 @@ ODD: list[tuple[dict[str, object], str]] = [
 @pytest.mark.parametrize(("odd", "why"), ODD, ids=lambda value: repr(value)[:40])
 def test_what_cannot_be_is_refused_with_its_reason(engine: Engine, odd: dict[str, Any], why: str) -> None:
     assert why in refused(engine, **odd)
+
+
+@pytest.mark.parametrize("params", [None, {}, {"max_tokens": 4}, SamplingParams], ids=repr)
+def test_parameters_of_another_kind_are_refused(engine: Engine, params: Any) -> None:
+    with pytest.raises(EngineRequestError, match="params must be of the kind SamplingParams"):
+        engine.add_request("odd", PROMPT, params)
 
 
 PROMPTS: list[object] = [

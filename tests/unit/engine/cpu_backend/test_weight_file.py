@@ -72,6 +72,22 @@ def test_a_file_cut_short_is_made_anew(tmp_path: Path) -> None:
     assert fill.calls == 2
 
 
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("place", [-1, 4096, 4096 + 33])
+def test_a_damaged_file_is_made_anew(
+    tmp_path: Path, place: int, copied: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill, path = Filler(), tmp_path / "w"
+    mapped_weights(path, NAME, LAYOUT, fill)
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 4
+    path.write_bytes(damaged)
+    check(mapped_weights(path, NAME, LAYOUT, fill, copied=copied))
+    assert "damaged" in caplog.text
+    check(mapped_weights(path, NAME, LAYOUT, fill, copied=copied))
+    assert fill.calls == 2
+
+
 def test_without_a_place_for_files_memory_will_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fill = Filler()

@@ -220,6 +220,45 @@ def test_a_token_beyond_the_embedding_is_refused(good: dict[str, bytes], folder:
     assert not changed(good, folder, "tokenizer.json", json.dumps(tokenizer).encode())
 
 
+CUT = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 4}
+FILLED = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0}
+
+
+def test_a_prompt_is_neither_cut_nor_filled_up_as_texts_of_training_were(good: dict[str, bytes], folder: Path) -> None:
+    tokenizer = json.loads(good["tokenizer.json"])
+    expected = describe(folder).tokenizer_json
+    changed_by_training = tokenizer | {"truncation": CUT, "padding": FILLED | {"pad_token": "a"}}
+    (folder / "tokenizer.json").write_text(json.dumps(changed_by_training))
+    assert json.loads(describe(folder).tokenizer_json) == json.loads(expected)
+
+
+def around(index: object) -> list[dict[str, object]]:
+    """Ways to put a token in front of every text."""
+    template: dict[str, object] = {
+        "type": "TemplateProcessing", "pair": [], "single": [{"SpecialToken": {"id": "q", "type_id": 0}}],
+        "special_tokens": {"q": {"id": "q", "ids": [index], "tokens": ["q"]}},
+    }  # fmt: skip
+    bert: dict[str, object] = {"type": "BertProcessing", "sep": ["q", 1], "cls": ["q", index]}
+    return [template, bert, {"type": "Sequence", "processors": [bert]}]
+
+
+@pytest.mark.parametrize("way", range(3))
+def test_what_is_put_around_a_text_has_rows_in_the_embedding(good: dict[str, bytes], folder: Path, way: int) -> None:
+    tokenizer = json.loads(good["tokenizer.json"])
+    for index, is_taken in ((258, True), (259, False), (-1, False), ("1", False)):
+        document = tokenizer | {"post_processor": around(index)[way]}
+        assert changed(good, folder, "tokenizer.json", json.dumps(document).encode()) == is_taken
+
+
+def test_a_file_that_a_system_makes_up_as_it_is_read_does_not_keep_anybody_waiting(folder: Path) -> None:
+    endless = Path("/proc/kmsg")
+    if not endless.exists():
+        pytest.skip("this system has no such file")
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").symlink_to(endless)
+    survives(folder)
+
+
 @pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json", INDEX, SHARD])
 def test_a_device_in_the_place_of_a_file_is_not_read(folder: Path, name: str) -> None:
     (folder / name).unlink()

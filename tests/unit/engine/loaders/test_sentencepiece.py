@@ -125,6 +125,18 @@ def test_a_vocabulary_that_contradicts_itself_is_refused(key: str, value: object
     assert caught.value.code == "model_file_corrupt"
 
 
+def test_pieces_that_make_endless_merges_are_refused() -> None:
+    """A megabyte of them would make a tokenizer a hundred times as long."""
+    tokens = [letter * count for letter in "abcd" for count in range(1, 250)]
+    header = fields(prefix=True) | {
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": np.zeros(len(tokens), dtype=np.float32),
+        "tokenizer.ggml.token_type": np.ones(len(tokens), dtype=np.int32),
+    }
+    with pytest.raises(ModelFileError, match="characters"):
+        tokenizer_json(Metadata(header, Path("small.gguf")), len(tokens))
+
+
 @pytest.mark.real_model
 @pytest.mark.skipif(not GEMMA.exists(), reason="needs gemma-3-270m.gguf in the models folder")
 def test_gemma_reads_as_its_scores_say() -> None:

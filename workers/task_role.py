@@ -8,6 +8,7 @@ that is lost, late or rung twice costs time and nothing else.
 
 import logging
 
+from billiard import pool
 from celery import Celery
 from celery.signals import beat_embedded_init, setup_logging, worker_init
 
@@ -26,6 +27,11 @@ PROCESSES = 2
 VISIBILITY_S = 2 * LONGEST_S
 """After this time kombu takes an unacknowledged message for lost and delivers it again. Longer than any task may run,
 so that none is rung anew while it runs. It need not be shorter: what matters is found by a sweep before that."""
+
+LAST_LOOKS = 20
+"""Tenths of a second for which a process of the pool waits at its end until its parent has read its last word. A parent
+that ends has stopped reading, now and then before that word: billiard's 300 are half a minute in which nothing happens.
+A word that is lost is an acknowledgement: the task is rung again."""
 
 CHATTY = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 """They say each task's coming and going; one that fails is said louder."""
@@ -55,6 +61,7 @@ def task_app(settings: Settings) -> Celery:
         beat_schedule_filename=str(settings.paths.data_dir / "celery" / "schedule"),
         beat_scheduler="workers.maintenance.clock:Clock",
     )
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_LOOKS
     add_sweeps(app, settings)
     offer_commands()
     worker_init.connect(lambda **_: keep_only_safe_commands(), weak=False, dispatch_uid="headrace")

@@ -1,11 +1,13 @@
 """The task role as a process: its sweeps, its schedule, its end; and what strangers may send it."""
 
+import inspect
 import os
 import signal
 import time
 from pathlib import Path
 
 import psutil
+from billiard import pool
 from celery import Celery
 
 from headrace.contract.ids import new_job_id
@@ -16,6 +18,7 @@ from tests.integration.workers.fleet import Fleet, eventually
 from tests.integration.workers.processes import LIMIT_S, Processes
 from workers.celery_app import make_app
 from workers.maintenance.sweeps import reap, sweep_blobs, trim_index
+from workers.task_role import LAST_LOOKS, task_app
 
 WORKER = (
     "celery",
@@ -69,6 +72,15 @@ def test_sweeps_leave_what_is_wanted_and_may_run_twice(fleet: Fleet, tmp_path: P
     assert reap(settings) == {"requeued": 0, "expired": 0, "dead": 0}
 
 
+def test_a_process_of_the_pool_does_not_wait_long_for_a_parent_that_ends() -> None:
+    """Half a minute by itself, in about one end of a hundred. The names are billiard's own."""
+    looks = inspect.getsource(pool.Worker._ensure_messages_consumed)
+    assert "range(GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT)" in looks
+    assert pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL == 0.1
+    task_app(Settings(redis=RedisSettings(url="redis://127.0.0.1:1")))
+    assert pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT == LAST_LOOKS
+
+
 def strange_messages(fleet: Fleet) -> None:
     """A task that nobody knows, and one of ours as a pickle and with arguments that it does not take."""
     stranger = Celery("stranger", broker=make_app(RedisSettings(url=fleet.server.url)).conf.broker_url)
@@ -107,8 +119,8 @@ def test_it_sweeps_by_the_clock_and_another_goes_on_after_a_kill(fleet: Fleet, t
         eventually(lambda: blobs.find(doomed) is None, "blob swept again")
         eventually(lambda: fleet.client.zscore(INDEX, entry) is None, "entry swept again")
         app = make_app(RedisSettings(url=fleet.server.url))
-        inspect = app.control.inspect(destination=["tasks@here"], timeout=1.0, limit=1)
-        queues = eventually(inspect.active_queues, "queues")
+        asked = app.control.inspect(destination=["tasks@here"], timeout=1.0, limit=1)
+        queues = eventually(asked.active_queues, "queues")
         assert sorted(queue["name"] for queue in queues["tasks@here"]) == ["batches", "documents", "maintenance"]
         app.close()
         for process in (beat, second):

@@ -85,7 +85,8 @@ bench-cpu: need-redis $(VENV)/.dev
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.perplexity --backend cpu
-	$(BIN)/python -m benchmarks.table --update README.md
+	$(BIN)/python -m benchmarks.table --tables cpu --update README.md
+	$(BIN)/python -m benchmarks.table --update benchmarks/README.md
 
 bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.gpu

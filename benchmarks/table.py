@@ -1,6 +1,6 @@
-"""The README's tables, made from the results: prints them, or puts them between two marks of a file.
+"""The tables of the READMEs, made from the results: prints them, or puts them between two marks of a file.
 
-    python -m benchmarks.table [--update README.md]
+    python -m benchmarks.table [--tables cpu] [--update README.md]
 
 The marks are the lines `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`.
 """
@@ -8,11 +8,12 @@ The marks are the lines `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import results
+from benchmarks.arguments import names
 from benchmarks.workloads import WORKLOADS
 
 BEGIN: Final = "<!-- benchmarks:begin -->"
@@ -55,17 +56,18 @@ def caption(found: Mapping[str, Any]) -> str:
     return f"{found['model']}, {where['cpu']}, {where['cores']} cores, {found['date']}, commit {found['commit']}"
 
 
-def document(folder: Path) -> str:
-    """Every table that there are results for."""
+def document(folder: Path, tables: Collection[str] = ()) -> str:
+    """Every table that there are results for, or those that are named."""
     parts = []
+    kept = {name: results.read(folder / f"{name}.json") for name in tables or TABLES}
     for name, heading in _COMPARISONS.items():
-        if found := results.read(folder / name):
+        if found := kept.get(name):
             parts.append(f"{heading}: {found['flags']['threads']} threads, {_medians(found)}. {caption(found)}.")
             parts.append(comparison_table(found))
     for name, heading in _FIGURES.items():
-        if found := results.read(folder / name):
+        if found := kept.get(name):
             parts += [f"{heading}. {caption(found)}.", figures_table(found)]
-    if found := results.read(folder / "perplexity.json"):
+    if found := kept.get("perplexity"):
         parts += [
             f"Perplexity of exact and reference numerics, bar ≤ 1.5 %. {caption(found)}.",
             perplexity_table(found),
@@ -74,15 +76,16 @@ def document(folder: Path) -> str:
 
 
 _COMPARISONS: Final = {
-    "cpu.json": "Output tokens per second over the whole run, prefill included (in brackets: ours over theirs)",
-    "numerics.json": "Exact against reference numerics, output tokens per second",
+    "cpu": "Output tokens per second over the whole run, prefill included (in brackets: ours over theirs)",
+    "numerics": "Exact against reference numerics, output tokens per second",
 }
 _FIGURES: Final = {
-    "startup.json": "From the start of the process to its first token",
-    "engine.json": "Steps of the engine",
-    "shared_prefix.json": "Time until the last of all first tokens",
-    "fleet.json": "The fleet against the engine alone",
+    "startup": "From the start of the process to its first token",
+    "engine": "Steps of the engine",
+    "shared_prefix": "Time until the last of all first tokens",
+    "fleet": "The fleet against the engine alone",
 }
+TABLES: Final = (*_COMPARISONS, *_FIGURES, "perplexity")
 
 
 def update(text: str, tables: str) -> str:
@@ -132,9 +135,10 @@ def _one_line(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__.partition("\n")[0])
     parser.add_argument("--results", type=Path, default=results.FOLDER, help="a folder of results")
+    parser.add_argument("--tables", type=names(TABLES), default=(), help=f"default: all of {', '.join(TABLES)}")
     parser.add_argument("--update", type=Path, help="a file with the two marks")
     given = parser.parse_args(arguments)
-    tables = document(given.results)
+    tables = document(given.results, given.tables)
     if given.update is None:
         print(tables)
         return 0

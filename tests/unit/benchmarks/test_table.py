@@ -57,6 +57,8 @@ def test_the_document_has_what_there_are_results_for(tmp_path: Path) -> None:
     assert "small.gguf, Xeon, 2 cores, 2026-11-23, commit abc" in text
     assert "2 threads, medians of 3 to 6 rounds" in text
     assert "| N=1 | 91 % | - |" in text
+    assert "91 %" not in table.document(tmp_path, ["cpu"])
+    assert "small.gguf" not in table.document(tmp_path, ["perplexity"])
 
 
 def test_an_update_touches_nothing_outside_the_marks() -> None:

@@ -1,7 +1,10 @@
 """The public operations: shapes, formulas and promises; which code runs is kernels/dispatch.py's business.
 
-Exact operations (all but the `float_` twins) promise: the bits of an output row depend on that row's own inputs only,
-never on other rows, their number, tiling, threads or padding. Float tensors are float32 unless said otherwise.
+Exact operations promise: the bits of an output row depend on that row's own inputs only, never on other rows, their
+number, tiling, threads or padding. `float_rms_norm`, `float_silu_mul`, `float_gelu_mul` and `float_attention` are plain
+twins, which do not. Float tensors are float32 unless said otherwise.
+
+The CUDA backend takes its kernels from the dispatch by name; these signatures are what they owe, and a test compares.
 """
 
 from torch import Tensor

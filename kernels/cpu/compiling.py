@@ -6,8 +6,8 @@ keeps everything in a folder that is named after all files of this package.
 """
 
 import atexit
+import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,7 +20,7 @@ from numba import cfunc, njit, types
 from numba.core import config
 
 _ROOM: Final = 8 << 20  # bytes: twice what is kept of all functions
-_MEMORY: Final = "/dev/shm"  # as a full disk's files may be temporary ones, too
+_MEMORY: Final = "/dev/shm"
 _SETTINGS: Any = config  # which its own types know little of
 inlined: Any = njit(error_model="numpy", forceinline=True)
 """Too small to be called."""
@@ -72,10 +72,18 @@ def keep_in(folder: Path) -> None:
     more fits, in a folder of this process, because numba refuses to compile what it is told to keep and cannot."""
     kept = folder / f"compiled-{SOURCES}"
     if not _has_room(kept):
-        own = tempfile.mkdtemp(prefix="headrace-compiled-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+        own = tempfile.mkdtemp(prefix="headrace-compiled-", dir=_elsewhere())
         atexit.register(shutil.rmtree, own, ignore_errors=True)
         kept = Path(own) / kept.name
     _SETTINGS.CACHE_DIR = str(kept)
+
+
+def _elsewhere() -> str:
+    """Where temporary files lie, or memory, if that is full, too."""
+    with contextlib.suppress(OSError):  # where nothing takes a single byte, there is no such place
+        if _has_room(Path(tempfile.gettempdir())):
+            return tempfile.gettempdir()
+    return _MEMORY
 
 
 def kept_in() -> Path:

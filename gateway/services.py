@@ -1,7 +1,7 @@
 """The parts that routes are handed, and how they are built and closed. Knows their order, not what they do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -54,12 +54,15 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, closing: asyncio.Event, traces: Tracing | None = None
+    settings: Settings,
+    closing: asyncio.Event,
+    traces: Tracing | None = None,
+    open_queue: Callable[..., AsyncRedisQueue] = AsyncRedisQueue,
 ) -> AsyncIterator[Services]:
     """Build everything; nothing here waits for Redis, so a gateway starts without it and says that it is not ready.
 
-    `traces` is for those who keep them themselves; otherwise the settings say where they go. Raises SetupError when
-    there is no URL or it is malformed.
+    `traces` is for those who keep them themselves; otherwise the settings say where they go. `open_queue` is called as
+    `AsyncRedisQueue`. Raises SetupError when there is no URL or it is malformed.
     """
     if not settings.redis.url:
         raise SetupError(
@@ -74,7 +77,7 @@ async def open_services(
         )
     except ValueError as error:
         raise SetupError(f"The Redis URL {settings.redis.url!r} cannot be used: {error}", param="redis.url") from None
-    queue = AsyncRedisQueue(client, settings.queue.timing(), payloads=payloads)
+    queue = open_queue(client, settings.queue.timing(), payloads=payloads)
     traces = traces or open_tracing(settings.telemetry, "headrace-gateway")
     metrics = GatewayMetrics()
     hub = LiveHub(client)

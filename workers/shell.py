@@ -2,11 +2,14 @@
 
 import sys
 import warnings
+from collections.abc import Callable
 
 import structlog
 from celery.platforms import SecurityWarning
 
 from headrace.contract.errors import SetupError, StoreUnavailable
+from headrace.queue.base import Queue
+from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
 from headrace.telemetry.tracing import OFF, Tracing, open_tracing
 from workers.bootstep import step_for
@@ -23,12 +26,13 @@ from workers.inference.tracing_watcher import TracingWatcher
 from workers.inference.worker import InferenceWorker
 
 
-def run(settings: Settings, first: EngineChild) -> int:
-    """Run until asked to stop. 0 after a drain, 3 when it could not start. `first` is the engine that loads already."""
+def run(settings: Settings, first: EngineChild, open_queue: Callable[..., Queue] = RedisQueue) -> int:
+    """Run until asked to stop. 0 after a drain, 3 when it could not start. `first` is the engine that loads already;
+    `open_queue` is called as `RedisQueue`."""
     try:
         board, events = Board(), EventSender()
         traces = open_tracing(settings.telemetry, "headrace-worker")
-        inference = InferenceWorker(settings, watchers(settings, board, events, traces), first)
+        inference = InferenceWorker(settings, watchers(settings, board, events, traces), first, open_queue)
         structlog.contextvars.bind_contextvars(worker=inference.id)
     except (SetupError, StoreUnavailable) as error:
         first.process.kill()

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
 
@@ -53,14 +54,23 @@ class Runner(Protocol):
     def step(self) -> Stepped: ...
 
 
-def main(pipe: Connection, options: ChildOptions) -> None:
-    """The whole life of the child."""
+def load_runner(options: ChildOptions) -> Runner:
+    """torch is imported here and not before, so that the parent's death is noticed while it loads."""
+    if options.model_path.startswith(fake_engine.SCHEME):
+        return fake_engine.FakeEngine(fake_engine.parse_knobs(options.model_path))
+    from workers.inference.translate import load_engine
+
+    return load_engine(options.model_path, options.engine)
+
+
+def main(pipe: Connection, options: ChildOptions, load: Callable[[ChildOptions], Runner] = load_runner) -> None:
+    """The whole life of the child. `load` makes its engine, or raises CannotStart."""
     _belong_to_parent()
     began = time.monotonic()
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, commands), name="commands", daemon=True).start()
     try:
-        runner = _load(options)
+        runner = load(options)
     except CannotStart as error:
         pipe.send(StartFailed(str(error)))
         return
@@ -147,15 +157,6 @@ def _obey(runner: Runner, command: Command) -> Output | None:
         case AbortAll():
             runner.abort_all()
     return None
-
-
-def _load(options: ChildOptions) -> Runner:
-    """torch is imported here and not before, so that the parent's death is noticed while it loads."""
-    if options.model_path.startswith(fake_engine.SCHEME):
-        return fake_engine.FakeEngine(fake_engine.parse_knobs(options.model_path))
-    from workers.inference.translate import load_engine
-
-    return load_engine(options.model_path, options.engine)
 
 
 def _listen(pipe: Connection, commands: "queue.SimpleQueue[Command]") -> None:

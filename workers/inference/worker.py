@@ -13,7 +13,7 @@ import structlog
 from headrace.contract.errors import SetupError
 from headrace.contract.ids import worker_id
 from headrace.contract.job import Job, lane_of
-from headrace.queue.base import FinishReply, ReapRequest
+from headrace.queue.base import FinishReply, Queue, ReapRequest
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
 from headrace.store import keys
@@ -77,16 +77,21 @@ class InferenceWorker:
 
     `failure` says why it could not start, empty otherwise. Raises SetupError for a model that is not here, a Redis
     that is not given or not fit, StoreUnavailable for one that does not answer. `first` is an engine process that was
-    started before, by a thread that stays, with the options of these settings.
+    started before, by a thread that stays, with the options of these settings. `open_queue` is called as `RedisQueue`.
     """
 
     def __init__(
-        self, settings: Settings, watchers: tuple[Watcher, ...] = (), first: EngineChild | None = None
+        self,
+        settings: Settings,
+        watchers: tuple[Watcher, ...] = (),
+        first: EngineChild | None = None,
+        open_queue: Callable[..., Queue] = RedisQueue,
     ) -> None:
         self._settings = settings
         self._watchers = watchers
         self._model = find_model(settings)
         self._first = first
+        self._open_queue = open_queue
         if not settings.redis.url:
             raise SetupError("No Redis is given.", next_step="Give --redis-url, or start everything with: headrace up")
         self.id = worker_id(settings.worker.tag)
@@ -164,7 +169,7 @@ class InferenceWorker:
     def _build(self) -> None:
         settings, timing = self._settings, self._settings.queue
         payloads = open_payloads(settings)
-        queue = self._queue = RedisQueue(self._client, timing.timing(), payloads=payloads)
+        queue = self._queue = self._open_queue(self._client, timing.timing(), payloads=payloads)
         self.metrics = Recorder()
         self._inbox = Inbox()
         tell = everyone((MetricsWatcher(self.metrics), *self._watchers))

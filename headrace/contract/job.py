@@ -7,7 +7,7 @@ from enum import StrEnum
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import FrozenRequest, Usage
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised whenever a field is added: a reader leaves what it does not know, and takes defaults for what it misses.
 
 Where a worker that left a field alone would do the wrong thing, the job says so: see `Job.needs`."""
@@ -64,10 +64,28 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """One attempt that did not bring a job to its end: who had it, what went wrong, when, and how far it was.
+
+    `code` is the error's own, or `worker_died` or `lease_expired`. `offset` counts journaled tokens over all choices.
+    """
+
+    attempt: int
+    worker: str
+    code: str
+    message: str
+    at: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """The record. Times are integer milliseconds of the server's clock; None means not yet.
 
     With a `prompt_ref` the prompt lies in the blob store, and `request.prompt_ids` is empty until it is fetched.
+    `history` keeps the last attempts that went wrong, oldest first. `place` is where it stands in its lane.
+    `redrive_of` and `replay_of` name the job that this one does again; no worker of another digest than `digest_wanted`,
+    where there is one, may claim it.
     """
 
     id: str
@@ -92,6 +110,7 @@ class Job:
     seq: int = 0
     next_offset: tuple[int, ...] = (0,)
     kv_tokens: int = 0
+    place: int = 0
     created_at: int | None = None
     queued_at: int | None = None
     leased_at: int | None = None
@@ -99,10 +118,14 @@ class Job:
     ended_at: int | None = None
     deadline_at: int | None = None
     error: ErrorInfo | None = None
+    history: tuple[Past, ...] = ()
     usage: Usage | None = None
     prompt_ref: str = ""
     result_ref: str = ""
     idem_key: str = ""
+    redrive_of: str = ""
+    replay_of: str = ""
+    digest_wanted: str = ""
     ledger_receipt: str = ""
     traceparent: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -114,7 +137,9 @@ class Job:
     @property
     def needs(self) -> int:
         """The lowest schema of a worker that can run it. An older one is given the job by no claim: it would take an
-        empty prompt for the prompt, or leave out what was asked for."""
+        empty prompt for the prompt, leave out what was asked for, or compute with other numerics than wanted."""
+        if self.digest_wanted:
+            return 3
         request = self.request
         explained = request.logprobs is not None or request.prompt_logprobs is not None
         return 2 if self.prompt_ref or explained else 1

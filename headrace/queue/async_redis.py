@@ -47,8 +47,8 @@ class AsyncRedisQueue:
         self._payloads = payloads or AsyncPayloads()
         self.verbs = Verbs(timing, offset_ms)
 
-    async def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
-        return await self._run(self.verbs.accept(await self._payloads.shelve_prompt(job), body_hash))
+    async def accept(self, job: Job, *, body_hash: str = "", hold: bool = False) -> AcceptReply:
+        return await self._run(self.verbs.accept(await self._payloads.shelve_prompt(job), body_hash, hold))
 
     async def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
         return await self._run(self.verbs.claim(request))

@@ -153,10 +153,11 @@ class ReapReply:
 class Queue(Protocol):
     """The one door to scheduling truth. Raises StoreUnavailable when it cannot be reached, and nothing else."""
 
-    def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
+    def accept(self, job: Job, *, body_hash: str = "", hold: bool = False) -> AcceptReply:
         """Write record, idempotency key and `accepted` event, and queue the job. `job.idem_key` may be empty.
 
-        `job.deadline_at`, when set, holds milliseconds from now; the record gets the server's time of it.
+        `job.deadline_at`, when set, holds milliseconds from now; the record gets the server's time of it. With `hold`
+        the job stays ACCEPTED, and is queued when it is accepted again without.
         """
         ...
 

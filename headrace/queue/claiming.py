@@ -24,10 +24,11 @@ class Act(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A job in its lane; `passed_at` says since when it has been passed over."""
+    """A job in its lane; `passed_at` says since when it has been passed over, `turn` where its lane and class are."""
 
     job: Job
     passed_at: int | None = None
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,19 @@ class Moment:
     revisions: Mapping[str, str]
 
 
-def place(job: Job, urgent_before: int) -> tuple[int, int, int, str]:
-    """Sorts ready jobs: by class; in it those with a near deadline first; then by arrival."""
-    order = _CLASSES.index(job.job_class)
+def order(each: Ready, urgent_before: int) -> tuple[int, int, int, str]:
+    """Sorts ready jobs: by class; in it those with a near deadline first; then by how far each is past the turn."""
+    job = each.job
+    rank = _CLASSES.index(job.job_class)
     if job.deadline_at is not None and job.deadline_at <= urgent_before:
-        return order, 0, job.deadline_at, job.id
-    return order, 1, job.created_at or 0, job.id
+        return rank, 0, job.deadline_at, job.id
+    return rank, 1, job.place - each.turn, job.id
+
+
+def _may_run(job: Job, request: ClaimRequest) -> bool:
+    """Whether this worker could ever run it; else it is left to another."""
+    right_digest = job.digest_wanted in ("", request.digest)
+    return right_digest and job.needs <= request.schema and rules.largest(job) <= request.capacity
 
 
 def decide(request: ClaimRequest, ready: Sequence[Ready], moment: Moment) -> list[tuple[str, Act]]:
@@ -55,7 +63,7 @@ def decide(request: ClaimRequest, ready: Sequence[Ready], moment: Moment) -> lis
     """
     acts: list[tuple[str, Act]] = []
     budget, taken, now = request.kv_tokens, 0, moment.now
-    for each in sorted(ready, key=lambda each: place(each.job, now + moment.urgent_ms)):
+    for each in sorted(ready, key=lambda each: order(each, now + moment.urgent_ms)):
         job = each.job
         if taken >= request.max_jobs:
             break
@@ -64,7 +72,7 @@ def decide(request: ClaimRequest, ready: Sequence[Ready], moment: Moment) -> lis
         elif job.revision != request.revision:
             if moment.revisions.get(job.lane, job.revision) != job.revision:
                 acts.append((job.id, Act.REVISION_GONE))
-        elif job.needs > request.schema or rules.largest(job) > request.capacity:
+        elif not _may_run(job, request):
             continue
         elif job.kv_tokens > budget or (rules.runs_alone(job) and request.held + taken > 0):
             acts.append((job.id, Act.PASS_OVER))

@@ -14,7 +14,7 @@ from headrace.contract import events
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Cancelled, Completed, Delta, Event, Expired, Failed, Resumed, Retrying, Started
 from headrace.contract.generation import Choice, Usage
-from headrace.contract.job import HELD, Job, Lease, State
+from headrace.contract.job import HELD, Job, JobClass, Lease, State
 from headrace.queue import rules
 from headrace.queue.base import (
     AcceptReply,
@@ -62,6 +62,8 @@ class MemoryQueue:
         self._entries: dict[str, _Entry] = {}
         self._idempotency: dict[tuple[str, str], tuple[str, str]] = {}
         self._averages: dict[tuple[str, str], float] = {}
+        self._turns: dict[tuple[str, JobClass], int] = {}
+        self._next_places: dict[tuple[str, JobClass, str], int] = {}
         self._last_tick: int | None = None
         self._quiet_until = 0
         self._lock = threading.RLock()
@@ -89,12 +91,14 @@ class MemoryQueue:
 
     # -- the ten verbs
 
-    def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
+    def accept(self, job: Job, *, body_hash: str = "", hold: bool = False) -> AcceptReply:
         with self._lock:
             known_body, known_id = self._idempotency.get((job.tenant, job.idem_key), (body_hash, job.id))
             if job.idem_key and known_id != job.id:
                 return AcceptReply(Outcome.EXISTS if known_body == body_hash else Outcome.CONFLICT, known_id)
-            if job.id in self._entries:
+            if known := self._entries.get(job.id):
+                if known.job.state is State.ACCEPTED and not hold:
+                    self._enqueue(known)
                 return AcceptReply(Outcome.OK, job.id)
             now = self._clock()
             deadline = None if job.deadline_at is None else now + job.deadline_at
@@ -103,7 +107,8 @@ class MemoryQueue:
             if job.idem_key:
                 self._idempotency[job.tenant, job.idem_key] = (body_hash, job.id)
             self._write(entry, events.Accepted(1, job.id, now))
-            self._enqueue(entry)
+            if not hold:
+                self._enqueue(entry)
             return AcceptReply(Outcome.OK, job.id)
 
     def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
@@ -112,7 +117,7 @@ class MemoryQueue:
             if any(rules.runs_alone(entry.job) for entry in mine):
                 return ()
             queued = [entry for entry in self._entries.values() if entry.job.state is State.QUEUED]
-            ready = [Ready(each.job, each.passed_at) for each in queued if each.job.lane in request.lanes]
+            ready = [self._ready(each) for each in queued if each.job.lane in request.lanes]
             request = replace(request, held=request.held or len(mine))
             moment = Moment(self._clock(), self._timing.urgent_ms, self._timing.starvation_ms, self.cards)
             return self._carry_out(decide(request, ready, moment), request)
@@ -137,6 +142,7 @@ class MemoryQueue:
             entry = self._writable(lease)
             if isinstance(entry, FinishReply):
                 return entry
+            self._remember(entry, error)
             if entry.job.retries >= rules.MOST_RETRIES:
                 self._end(entry, State.DEAD, rules.retries_exhausted(error))
                 return FinishReply(Outcome.OK, State.DEAD)
@@ -205,6 +211,7 @@ class MemoryQueue:
 
     def _take(self, entry: _Entry, request: ClaimRequest) -> Job:
         now, job = self._clock(), entry.job
+        self._give_turn(job, now)
         entry.job = replace(
             job,
             state=State.LEASED,
@@ -280,8 +287,34 @@ class MemoryQueue:
     def _enqueue(self, entry: _Entry) -> None:
         average = self._averages.get((entry.job.lane, entry.job.tenant), rules.FIRST_AVERAGE)
         kv_tokens = rules.estimate(entry.job, average)
-        entry.job = replace(entry.job, state=State.QUEUED, queued_at=self._clock(), kv_tokens=kv_tokens)
+        place = entry.job.place or self._next_place(entry.job, kv_tokens)
+        entry.job = replace(entry.job, state=State.QUEUED, queued_at=self._clock(), kv_tokens=kv_tokens, place=place)
         entry.until = entry.passed_at = None
+
+    def _ready(self, entry: _Entry) -> Ready:
+        return Ready(entry.job, entry.passed_at, self._turns.get((entry.job.lane, entry.job.job_class), 0))
+
+    def _next_place(self, job: Job, kv_tokens: int) -> int:
+        """Start-time fair queueing: where the tenant's last job ends, and never before the turn."""
+        lane = job.lane, job.job_class
+        turn = self._turns.setdefault(lane, self._clock())
+        place = max(turn, self._next_places.get((*lane, job.tenant), 0))
+        self._next_places[*lane, job.tenant] = place + kv_tokens
+        return place
+
+    def _give_turn(self, job: Job, now: int) -> None:
+        """The turn comes to a job that is taken, unless its deadline let it go before others."""
+        if job.deadline_at is None or job.deadline_at > now + self._timing.urgent_ms:
+            lane = job.lane, job.job_class
+            self._turns[lane] = max(self._turns[lane], job.place)
+
+    def _refund(self, job: Job) -> None:
+        """A job that ends without ever having been taken has cost its tenant nothing."""
+        if job.state is State.QUEUED and job.attempt == 0:
+            self._next_places[job.lane, job.job_class, job.tenant] -= job.kv_tokens
+
+    def _remember(self, entry: _Entry, error: ErrorInfo) -> None:
+        entry.job = replace(entry.job, history=rules.remember(entry.job, error, self._clock()))
 
     def _let_go(self, entry: _Entry) -> None:
         entry.job = replace(entry.job, epoch=entry.job.epoch + 1, lease_id="", owner="")
@@ -302,6 +335,7 @@ class MemoryQueue:
     ) -> None:
         """The one finish routine: every terminal state is written here."""
         entry.until = entry.passed_at = None
+        self._refund(entry.job)
         if not keep_lease:
             self._let_go(entry)
         job, tokens = entry.job, sum(entry.job.next_offset)
@@ -327,6 +361,7 @@ class MemoryQueue:
         requeued: list[str] = []
         dead: list[str] = []
         for entry in self._held_by(request.worker)[: request.limit]:
+            self._remember(entry, rules.WORKER_DIED if request.died else rules.WORKER_STOPPED)
             died = request.died and self._bury(entry)
             if not died:
                 self._put_back(entry)
@@ -346,7 +381,9 @@ class MemoryQueue:
         if quiet:
             return ReapReply(tuple(requeued), tuple(expired), quiet=True)
         for entry in self._due(lambda entry: entry.until if entry.job.state in HELD else None, limit):
-            died = entry.job.owner not in self.beating and self._bury(entry)
+            beats = entry.job.owner in self.beating
+            self._remember(entry, rules.LEASE_EXPIRED if beats else rules.WORKER_DIED)
+            died = not beats and self._bury(entry)
             if not died:
                 self._put_back(entry)
             (dead if died else requeued).append(entry.job.id)

@@ -43,8 +43,8 @@ class RedisQueue:
         self._payloads = payloads
         self.verbs = Verbs(timing, offset_ms)
 
-    def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
-        return self._run(self.verbs.accept(self._payloads.shelve_prompt(job), body_hash))
+    def accept(self, job: Job, *, body_hash: str = "", hold: bool = False) -> AcceptReply:
+        return self._run(self.verbs.accept(self._payloads.shelve_prompt(job), body_hash, hold))
 
     def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
         return self._run(self.verbs.claim(request))

@@ -9,13 +9,19 @@ from enum import Enum, auto
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.events import Delta, Event
-from headrace.contract.job import Job
+from headrace.contract.job import Job, Past
 
 FIRST_AVERAGE = 256.0
 """Tokens of output assumed of a lane that has not finished a job yet."""
 
 AVERAGE_OVER = 8
 """Jobs over which the average moves."""
+
+MOST_PAST = 20
+"""Attempts that went wrong which a record remembers."""
+
+MOST_MESSAGE = 500
+"""Characters of an error's message that it remembers of each."""
 
 MOST_RETRIES = 3
 MOST_DEATHS = 3
@@ -31,6 +37,11 @@ QUIET_GAP = 0.5
 
 REVISION_GONE = ErrorInfo("revision_gone", "The revision of the model that this job was made for is gone.")
 UNSAID = ErrorInfo("internal_error", "The attempt ended without saying why.")
+
+
+WORKER_DIED = ErrorInfo("worker_died", "The worker died with the job in it.")
+WORKER_STOPPED = ErrorInfo("worker_stopped", "The worker was stopped before it could give the job back.")
+LEASE_EXPIRED = ErrorInfo("lease_expired", "The worker did not renew its lease in time.")
 
 
 class Verdict(Enum):
@@ -55,6 +66,12 @@ def poison(deaths: int, deaths_total: int) -> ErrorInfo:
         "poison",
         f"The job was given up: its workers died {deaths} times without progress, {deaths_total} times in all.",
     )
+
+
+def remember(job: Job, error: ErrorInfo, now: int) -> tuple[Past, ...]:
+    """The job's history with one more attempt that went wrong, the oldest forgotten."""
+    past = Past(job.attempt, job.owner, error.code, error.message[:MOST_MESSAGE], now, sum(job.next_offset))
+    return (*job.history, past)[-MOST_PAST:]
 
 
 def estimate(job: Job, average: float) -> int:

@@ -10,11 +10,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "claim": ("base", "events", "queueing", "ending", "claim"),
     "renew": ("base", "renew"),
     "append": ("base", "events", "append"),
-    "retry": ("base", "events", "queueing", "ending", "retry"),
+    "retry": ("base", "events", "queueing", "ending", "history", "retry"),
     "finish": ("base", "events", "queueing", "ending", "finish"),
     "release": ("base", "queueing", "release"),
     "cancel": ("base", "events", "queueing", "ending", "cancel"),
-    "reap": ("base", "events", "queueing", "ending", "reap"),
+    "reap": ("base", "events", "queueing", "ending", "history", "reap"),
 }
 """Files of `lua/`, in the order in which they are joined."""
 

@@ -16,6 +16,7 @@ from headrace.contract.events import Delta
 from headrace.contract.generation import pack_ids
 from headrace.contract.job import Job, Lease, State
 from headrace.contract.logprobs import pack_logprobs
+from headrace.queue import rules
 from headrace.queue.base import (
     AcceptReply,
     Append,
@@ -56,11 +57,11 @@ class Verbs:
         head = (self.offset_ms, t.lease_ms, t.journal_ttl_ms, t.result_ttl_ms, t.starvation_ms, t.urgent_ms)
         return Call(script, (*head, *args), parse)
 
-    def accept(self, job: Job, body_hash: str) -> Call[AcceptReply]:
+    def accept(self, job: Job, body_hash: str, hold: bool = False) -> Call[AcceptReply]:
         deadline_in = "" if job.deadline_at is None else job.deadline_at
         fresh = replace(job, next_offset=(0,) * job.request.n, deadline_at=None)
         fields = [part for item in records.to_hash(fresh).items() for part in item]
-        return self._call("accept", _accept_reply, job.id, body_hash, deadline_in, *fields)
+        return self._call("accept", _accept_reply, job.id, body_hash, deadline_in, int(hold), *fields)
 
     def claim(self, request: ClaimRequest) -> Call[tuple[Job, ...]]:
         """Each call made has a nonce of its own, so sending the same call twice claims once."""
@@ -88,7 +89,7 @@ class Verbs:
         return self._call("append", _append_reply, *_lease(write.lease), *parts)
 
     def retry(self, lease: Lease, in_ms: int, error: ErrorInfo) -> Call[FinishReply]:
-        args = (in_ms, error.code, error.message, records.error_json(error))
+        args = (in_ms, error.code, error.message, records.error_json(error), error.message[: rules.MOST_MESSAGE])
         return self._call("retry", _finish_reply, *_lease(lease), *args)
 
     def finish(self, lease: Lease, ending: Ending, packed: bytes, ref: str = "") -> Call[FinishReply]:

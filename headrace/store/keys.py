@@ -8,6 +8,8 @@ PREFIX = "hr:"
 LEASES = f"{PREFIX}leases"
 DELAY = f"{PREFIX}delay"
 DEADLINES = f"{PREFIX}deadlines"
+ACCEPTED = f"{PREFIX}accepted"
+"""Sorted set by time: jobs that are written down and not queued yet, since a ledger is still to have them."""
 WORKERS = f"{PREFIX}workers"
 """Sorted set of the workers by the time of their last beat, so that nobody has to look through all keys for them. Each
 beat removes those that stopped long ago."""
@@ -48,6 +50,11 @@ def lane(lane: str, job_class: str) -> str:
 def due(lane: str, job_class: str) -> str:
     """Sorted set: those of a lane's ready jobs that have a deadline, by its time."""
     return f"{PREFIX}lane:{lane}:{job_class}:due"
+
+
+def fair(lane: str, job_class: str) -> str:
+    """Sorted set with a TTL: where each tenant's next job will stand in this lane, and whose turn it is."""
+    return f"{PREFIX}fair:{lane}:{job_class}"
 
 
 def job_index(tenant: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Choice, FrozenRequest, Sampling, Usage, pack_ids, unpack_ids
-from headrace.contract.job import Job, JobClass, Kind, State
+from headrace.contract.job import Job, JobClass, Kind, Past, State
 from headrace.contract.logprobs import pack_logprobs, packed_size, unpack_logprobs
 
 Value = bytes | str | int
@@ -27,6 +27,9 @@ _TEXTS = (
     "prompt_ref",
     "result_ref",
     "idem_key",
+    "redrive_of",
+    "replay_of",
+    "digest_wanted",
     "ledger_receipt",
     "traceparent",
 )
@@ -40,6 +43,7 @@ _NUMBERS = (
     "death_offset",
     "seq",
     "kv_tokens",
+    "place",
     "created_at",
     "queued_at",
     "leased_at",
@@ -96,6 +100,8 @@ def to_hash(job: Job) -> dict[str, Value]:
         fields["needs"] = job.needs
     if job.error:
         fields["error"] = error_json(job.error)
+    if job.history:
+        fields["history"] = _dumps([asdict(past) for past in job.history])
     if job.usage:
         fields["usage"] = _dumps(asdict(job.usage))
     if job.metadata:
@@ -116,6 +122,8 @@ def from_hash(fields: Mapping[bytes, bytes]) -> Job:
     }
     if b"error" in fields:
         job["error"] = ErrorInfo(**_known(ErrorInfo, json.loads(fields[b"error"])))
+    if b"history" in fields:
+        job["history"] = tuple(Past(**_known(Past, past)) for past in json.loads(fields[b"history"]))
     if b"usage" in fields:
         job["usage"] = Usage(**_known(Usage, json.loads(fields[b"usage"])))
     if b"metadata" in fields:

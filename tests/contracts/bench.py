@@ -113,8 +113,9 @@ class RedisBench:
                 dead = self.client.hget(key, "state") == b"DEAD"
                 if forever != dead:
                     left.add(key)
-            elif kind in ("ev", "result", "idem", "avg", "w"):
-                if forever:
+            elif kind in ("ev", "result", "idem", "avg", "fair", "w"):
+                dead = kind == "ev" and self.client.hget(f"hr:job:{key.split(':')[2]}", "state") == b"DEAD"
+                if forever != dead:
                     left.add(key)
             elif kind not in ("dlq", "reap", "card", "jobs", "workers"):
                 left.add(key)
@@ -131,6 +132,7 @@ def make_job(
     idem_key: str = "",
     deadline_in: int | None = None,
     n: int = 1,
+    tenant: str = "default",
 ) -> Job:
     """A job as submit hands it in."""
     request = FrozenRequest(tuple(range(prompt)), Sampling(seed=7), max_tokens, n=n)
@@ -142,6 +144,7 @@ def make_job(
         job_class=job_class,
         kind=Kind.CHAT,
         request=request,
+        tenant=tenant,
         idem_key=idem_key,
         deadline_at=deadline_in,
     )

@@ -50,6 +50,7 @@ def test_every_field_of_a_record_comes_back(bench: Bench) -> None:
         "created_at": kept.created_at,
         "queued_at": kept.queued_at,
         "kv_tokens": kept.kv_tokens,
+        "place": kept.place,
         "seq": 1,
         "next_offset": (0, 0),
     }

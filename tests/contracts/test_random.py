@@ -85,15 +85,22 @@ class Fleet(RuleBasedStateMachine):
         prompt=st.integers(1, 60),
         deadline_in=st.none() | st.sampled_from([5_500, 100_500]),
         n=st.sampled_from([1, 1, 2]),
+        tenant=st.sampled_from("abc"),
+        hold=st.booleans(),
     )
-    def accept(self, job_class: JobClass, prompt: int, deadline_in: int | None, n: int) -> Any:
+    def accept(self, job_class: JobClass, prompt: int, deadline_in: int | None, n: int, tenant: str, hold: bool) -> Any:
         if self.count >= 12:
             return multiple()
         self.count += 1
-        job = make_job(prompt, TOKENS, job_class=job_class, deadline_in=deadline_in, n=n)
-        self.both(lambda bench: bench.queue.accept(job, body_hash="b"))
+        job = make_job(prompt, TOKENS, job_class=job_class, deadline_in=deadline_in, n=n, tenant=tenant)
+        self.both(lambda bench: bench.queue.accept(job, body_hash="b", hold=hold))
         self.turn(1000)
         return job
+
+    @rule(job=jobs)
+    def accept_again(self, job: Job) -> None:
+        """What was held back is queued now; anything else stays as it is."""
+        self.both(lambda bench: bench.queue.accept(job, body_hash="b"))
 
     @rule(worker=st.sampled_from(WORKERS), kv_tokens=st.sampled_from([60, 200, 1000]), wanted=st.integers(0, 4))
     def claim(self, worker: str, kv_tokens: int, wanted: int) -> None:
@@ -181,7 +188,10 @@ class Fleet(RuleBasedStateMachine):
             for field in ("state", "epoch", "attempt", "retries", "deaths", "deaths_total", "seq", "next_offset"):
                 assert getattr(real, field) == getattr(plain, field), field
             assert (real.owner, real.kv_tokens) == (plain.owner, plain.kv_tokens)
-            before = self.states.get(job_id, State.QUEUED)
+            assert [(past.attempt, past.code, past.offset) for past in real.history] == [
+                (past.attempt, past.code, past.offset) for past in plain.history
+            ]
+            before = self.states.get(job_id, State.ACCEPTED)
             self.states[job_id] = real.state
             assert real.state is before or real.state in TRANSITIONS[before]
 

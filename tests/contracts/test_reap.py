@@ -109,6 +109,11 @@ def test_three_deaths_without_progress_are_poison(bench: Bench) -> None:
     last = bench.events(mine.id)[-1]
     assert isinstance(last, Failed)
     assert (last.error.code, last.error.message) == ("poison", dead.error.message)
+    assert [(past.attempt, past.worker, past.code, past.offset) for past in dead.history] == [
+        (1, "w1", "worker_died", 0),
+        (2, "w1", "worker_died", 0),
+        (3, "w1", "worker_died", 0),
+    ]
     assert bench.leftovers() == set()
 
 

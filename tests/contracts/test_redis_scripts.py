@@ -174,7 +174,7 @@ def test_a_dead_job_stays_until_it_is_purged(client: redis.Redis, redis_bench: R
         redis_bench.queue.reap(ReapRequest(worker="w1", died=True))
     assert client.zrange(keys.dlq(LANE), 0, -1) == [job.id.encode()]
     assert client.pttl(keys.job(job.id)) == -1
-    assert client.pttl(keys.journal(job.id)) > 0
+    assert client.pttl(keys.journal(job.id)) == -1
 
 
 def test_an_expired_journal_is_told_from_an_unknown_job(client: redis.Redis, redis_bench: RedisBench) -> None:
@@ -232,10 +232,10 @@ def test_a_broken_entry_harms_no_other_job(client: redis.Redis, redis_bench: Red
 def test_a_newer_record_is_read_and_an_older_one_gets_defaults(client: redis.Redis, redis_bench: RedisBench) -> None:
     job = make_job()
     accept(redis_bench, job)
-    client.hset(keys.job(job.id), mapping={"schema": 2, "colour": "blue"})
+    client.hset(keys.job(job.id), mapping={"schema": 4, "colour": "blue"})
     client.hdel(keys.job(job.id), "deaths", "kv_tokens", "tenant")
     kept = get(redis_bench, job.id)
-    assert (kept.schema, kept.deaths, kept.kv_tokens, kept.tenant) == (2, 0, 0, "default")
+    assert (kept.schema, kept.deaths, kept.kv_tokens, kept.tenant) == (4, 0, 0, "default")
 
 
 async def test_the_awaited_queue_says_the_same(redis_server: RedisServer, redis_bench: RedisBench) -> None:

@@ -1,9 +1,11 @@
--- accept: record, idempotency key and first event in one step. Knows no tokens.
--- ARGV 7.. job id, body hash, milliseconds until the deadline ('' for none), then the record's fields and values.
+-- accept: record, idempotency key and first event in one step; held back, the job is queued by the next accept of it.
+-- Knows no tokens.
+-- ARGV 7.. job id, body hash, milliseconds until the deadline ('' for none), whether to hold it back (1 or 0), then the
+-- record's fields and values.
 
-local id, body_hash, deadline_in = ARGV[7], ARGV[8], ARGV[9]
+local id, body_hash, deadline_in, hold = ARGV[7], ARGV[8], ARGV[9], ARGV[10] == '1'
 local record = {}
-for i = 10, #ARGV, 2 do record[ARGV[i]] = ARGV[i + 1] end
+for i = 11, #ARGV, 2 do record[ARGV[i]] = ARGV[i + 1] end
 
 local idem_key = record.idem_key or ''
 local idem = 'hr:idem:' .. record.tenant .. ':' .. idem_key
@@ -11,9 +13,13 @@ if idem_key ~= '' then
   local known = redis.call('HMGET', idem, 'body_hash', 'job')
   if known[2] and known[2] ~= id then return { known[1] == body_hash and 'EXISTS' or 'CONFLICT', known[2] } end
 end
-if redis.call('EXISTS', 'hr:job:' .. id) == 1 then return { 'OK', id } end
+local state = redis.call('HGET', 'hr:job:' .. id, 'state')
+if state then
+  if state == 'ACCEPTED' and not hold then enqueue(load_job(id)) end
+  return { 'OK', id }
+end
 
-redis.call('HSET', 'hr:job:' .. id, unpack(ARGV, 10))
+redis.call('HSET', 'hr:job:' .. id, unpack(ARGV, 11))
 redis.call('HSET', 'hr:job:' .. id, 'state', 'ACCEPTED', 'created_at', now, 'seq', 1)
 redis.call('ZADD', 'hr:jobs:' .. record.tenant, now, id)
 if idem_key ~= '' then redis.call('HSET', idem, 'body_hash', body_hash, 'job', id) end
@@ -22,5 +28,9 @@ if deadline_in ~= '' then
   redis.call('ZADD', 'hr:deadlines', now + deadline_in, id)
 end
 write_event(id, 1, 'accepted', '"job":"' .. id .. '","at":' .. string.format('%d', now))
-enqueue(load_job(id))
+if hold then
+  redis.call('ZADD', 'hr:accepted', now, id)
+else
+  enqueue(load_job(id))
+end
 return { 'OK', id }

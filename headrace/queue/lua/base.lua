@@ -11,10 +11,13 @@ local starvation_ms, urgent_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local ENDED = { SUCCEEDED = true, FAILED = true, CANCELLED = true, EXPIRED = true, DEAD = true }
 local HELD = { LEASED = true, RUNNING = true }
 
-local TEXTS = { 'state', 'lease_id', 'owner', 'lane', 'class', 'tenant', 'revision', 'idem_key', 'next_offset', 'finished' }
+local TEXTS = {
+  'state', 'lease_id', 'owner', 'lane', 'class', 'tenant', 'revision', 'idem_key', 'next_offset', 'finished',
+  'digest_wanted',
+}
 local NUMBERS = {
   'epoch', 'attempt', 'retries', 'deaths', 'deaths_total', 'death_offset', 'seq', 'kv_tokens', 'prompt_tokens',
-  'max_tokens', 'created_at', 'deadline_at', 'passed_at', 'needs',
+  'max_tokens', 'created_at', 'deadline_at', 'passed_at', 'needs', 'place',
 }
 
 -- What scheduling needs of a record, or nil when there is none. `offsets` and `finished` have one item for each choice.

@@ -1,4 +1,4 @@
--- claim: ready jobs that fit this worker, by class, urgency and age (rules 8, 10, 11). Knows no tokens.
+-- claim: ready jobs that fit this worker, by class, urgency and fair share (rules 8, 10, 11). Knows no tokens.
 -- ARGV 7.. worker, revision, digest, nonce, free budget, whole capacity, jobs wanted, jobs held, schema, lanes...
 
 local PAGE, MOST_EXAMINED, ALONE_FROM = 32, 256, 2
@@ -40,8 +40,9 @@ local function revision_gone(job)
   return cards[job.lane] and cards[job.lane] ~= job.revision
 end
 
-local function take(job)
+local function take(job, in_turn)
   dequeue(job)
+  if in_turn then give_turn(job) end
   claimed[#claimed + 1] = job.id
   budget = budget - job.kv_tokens
   redis.call('HSET', job.key, 'state', 'LEASED', 'epoch', job.epoch + 1, 'owner', worker, 'digest', digest,
@@ -60,7 +61,7 @@ local function pass_over(job)
 end
 
 -- Decides on one ready job; answers whether it stays in its lane.
-local function consider(job)
+local function consider(job, in_turn)
   if job.deadline_at > 0 and job.deadline_at <= now then
     end_job(job, 'EXPIRED', {})
     return false
@@ -72,24 +73,32 @@ local function consider(job)
     return false
   end
   if job.needs > schema then return true end
+  if job.digest_wanted ~= '' and job.digest_wanted ~= digest then return true end
   if job.prompt_tokens + job.max_tokens * #job.offsets > capacity then return true end
   local runs_alone = job.deaths >= ALONE_FROM
   if job.kv_tokens > budget or (runs_alone and held + #claimed > 0) then
     pass_over(job)
     return true
   end
-  take(job)
+  take(job, in_turn)
   stop = runs_alone or #claimed >= wanted
   return false
 end
 
--- One page of every lane, merged: {score, id, key}. `left` counts what stays in front of the next page.
+-- Places of two lanes cannot be compared, but how far each is past its lane's turn.
+local function turn_of(lane, class, suffix)
+  if suffix ~= '' or #lanes == 1 then return 0 end
+  return tonumber(redis.call('ZSCORE', fair_key(lane, class), TURN) or 0)
+end
+
+-- One page of every lane, merged: {order, id, key}. `left` counts what stays in front of the next page.
 local function page(class, suffix, highest, left)
   local found = {}
   for _, lane in ipairs(lanes) do
     local key = 'hr:lane:' .. lane .. ':' .. class .. suffix
     local raw = redis.call('ZRANGEBYSCORE', key, '-inf', highest, 'WITHSCORES', 'LIMIT', left[key] or 0, PAGE)
-    for i = 1, #raw, 2 do found[#found + 1] = { tonumber(raw[i + 1]), raw[i], key } end
+    local turn = #raw > 0 and turn_of(lane, class, suffix)
+    for i = 1, #raw, 2 do found[#found + 1] = { tonumber(raw[i + 1]) - turn, raw[i], key } end
   end
   table.sort(found, function(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end)
   return found
@@ -107,7 +116,7 @@ local function sweep(class, suffix, highest)
         examined = examined + 1
         stop = examined >= MOST_EXAMINED
         local job = load_job(id)
-        stays = job and consider(job)
+        stays = job and consider(job, suffix == '')
         if not job then redis.call('ZREM', key, id) end
         seen[id] = stays
       end

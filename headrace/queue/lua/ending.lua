@@ -18,13 +18,14 @@ local function move_average(job)
 end
 
 local function set_retention(job, state)
-  redis.call('PEXPIRE', 'hr:ev:' .. job.id, journal_ttl_ms)
   if job.idem_key ~= '' then
     redis.call('PEXPIRE', 'hr:idem:' .. job.tenant .. ':' .. job.idem_key, result_ttl_ms)
   end
   if state == 'DEAD' then
+    -- Record and journal stay until somebody purges or redrives it.
     redis.call('ZADD', 'hr:dlq:' .. job.lane, now, job.id)
   else
+    redis.call('PEXPIRE', 'hr:ev:' .. job.id, journal_ttl_ms)
     redis.call('PEXPIRE', job.key, result_ttl_ms)
   end
 end
@@ -33,6 +34,8 @@ end
 -- A worker's own finish keeps epoch and lease on the record (`keep`), so that saying it again answers OK.
 local function end_job(job, state, ending, keep)
   dequeue(job)
+  refund(job)
+  redis.call('ZREM', 'hr:accepted', job.id)
   redis.call('ZREM', 'hr:delay', job.id)
   redis.call('ZREM', 'hr:deadlines', job.id)
   if keep then

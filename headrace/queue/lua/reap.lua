@@ -22,6 +22,7 @@ end
 
 -- Counts a death; a job that kills without getting on is poison. One that is said to its end has no engine to kill.
 local function bury_or_put_back(job)
+  remember(job, 'worker_died', 'The worker died with the job in it.')
   if is_said(job) then return put_back(job) end
   local deaths, total = job.deaths + 1, job.deaths_total + 1
   redis.call('HSET', job.key, 'deaths', deaths, 'deaths_total', total, 'death_offset', journaled(job))
@@ -41,6 +42,7 @@ local function reap_worker()
     elseif died then
       bury_or_put_back(job)
     else
+      remember(job, 'worker_stopped', 'The worker was stopped before it could give the job back.')
       put_back(job)
     end
   end
@@ -72,7 +74,12 @@ end
 local function reap_leases()
   for _, job in ipairs(due('hr:leases')) do
     -- A worker that still beats has only been slow to renew.
-    if redis.call('EXISTS', 'hr:w:' .. job.owner) == 1 then put_back(job) else bury_or_put_back(job) end
+    if redis.call('EXISTS', 'hr:w:' .. job.owner) == 1 then
+      remember(job, 'lease_expired', 'The worker did not renew its lease in time.')
+      put_back(job)
+    else
+      bury_or_put_back(job)
+    end
   end
 end
 

@@ -1,5 +1,6 @@
 -- retry: a counted error; the job waits, or is dead after three (LEASED, RUNNING → RETRY_WAIT | DEAD). Knows no causes.
--- ARGV 7.. job id, lease id, epoch, wait in milliseconds, error code, error message, error JSON of the record.
+-- ARGV 7.. job id, lease id, epoch, wait in milliseconds, error code, error message, error JSON of the record,
+-- the message in short.
 
 local MOST_RETRIES = 3
 local job = load_job(ARGV[7])
@@ -7,6 +8,7 @@ local refused = fence(job, ARGV[8], ARGV[9])
 if refused then return refused end
 
 local wait, code, message = ARGV[10], ARGV[11], ARGV[12]
+remember(job, code, ARGV[14])
 if job.retries >= MOST_RETRIES then
   local err, inner = error_json('retries_exhausted',
     'Gave up after ' .. MOST_RETRIES .. ' retries; the last error was ' .. code .. ': ' .. message)

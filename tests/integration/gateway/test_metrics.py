@@ -33,7 +33,7 @@ def test_what_waits_is_read_from_the_store_by_lane_and_class(client: httpx2.Clie
     for _ in range(3):
         assert client.post("/v1/jobs", json={**JOB, "class": "batch"}).status_code == 202
     oldest: Any = store.zrange(f"hr:lane:{LANE}:batch", 0, 0)
-    store.zincrby(f"hr:lane:{LANE}:batch", -60_000, oldest[0])
+    store.hincrby(f"hr:job:{oldest[0].decode()}", "created_at", -60_000)
     store.zadd(f"hr:dlq:{LANE}", {"job_dead": 1})
     page = scrape(client)
     batch = {"lane": LANE, "class": "batch"}

@@ -15,9 +15,7 @@ def job(
     name: str, *, kv: int = 10, born: int = 0, job_class: JobClass = JobClass.STANDARD, deadline_at: int | None = None
 ) -> Job:
     request = FrozenRequest((1, 2), Sampling(0), 8)
-    return Job(
-        name, "m", "m@s", "r1", job_class, Kind.CHAT, request, kv_tokens=kv, created_at=born, deadline_at=deadline_at
-    )
+    return Job(name, "m", "m@s", "r1", job_class, Kind.CHAT, request, kv_tokens=kv, place=born, deadline_at=deadline_at)
 
 
 def decided(*jobs: Job | Ready, request: ClaimRequest = REQUEST, moment: Moment = MOMENT) -> dict[str, Act]:
@@ -68,4 +66,4 @@ def test_a_killer_is_taken_alone_or_not_at_all() -> None:
     killer, other = replace(job("a", born=1), deaths=2), job("b", born=2)
     assert decided(killer, other) == {"a": Act.TAKE}
     assert decided(killer, other, request=replace(REQUEST, held=1)) == {"a": Act.PASS_OVER, "b": Act.TAKE}
-    assert decided(replace(killer, created_at=3), other) == {"b": Act.TAKE, "a": Act.PASS_OVER}
+    assert decided(replace(killer, place=3), other) == {"b": Act.TAKE, "a": Act.PASS_OVER}

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Choice, FrozenRequest, Sampling, TokenLogprobs, Usage, pack_ids
-from headrace.contract.job import Job, JobClass, Kind, State
+from headrace.contract.job import Job, JobClass, Kind, Past, State
 from headrace.store.records import from_hash, pack_result, result_size, to_hash, unpack_result
 
 FULL = Job(
@@ -35,6 +35,7 @@ FULL = Job(
     seq=9,
     next_offset=(3, 0),
     kv_tokens=99,
+    place=1_700_000_000_000,
     created_at=1_700_000_000_001,
     queued_at=1_700_000_000_002,
     leased_at=1_700_000_000_003,
@@ -42,10 +43,14 @@ FULL = Job(
     ended_at=1_700_000_000_005,
     deadline_at=1_700_000_000_006,
     error=ErrorInfo("poison", 'a "b"', False),
+    history=(Past(1, "w", "worker_died", "ü", 1_700_000_000_003, 2), Past(2, "v", "engine_error", "", 9, 3)),
     usage=Usage(3, 3, 1),
     prompt_ref="blob:prompts/job_1",
     result_ref="hr:result:job_1",
     idem_key="k",
+    redrive_of="job_0",
+    replay_of="job_00",
+    digest_wanted="d0",
     ledger_receipt="x",
     traceparent="00-1-2-01",
     metadata={"ключ": "значение"},
@@ -69,9 +74,10 @@ def test_every_field_survives() -> None:
 
 
 def test_a_prompt_that_lies_elsewhere_is_not_in_the_record() -> None:
-    stored = as_redis_sends(FULL)
+    stored = as_redis_sends(replace(FULL, digest_wanted=""))
     assert (stored[b"prompt_ids"], stored[b"prompt_tokens"]) == (b"", b"3")
     assert stored[b"needs"] == b"2"
+    assert as_redis_sends(FULL)[b"needs"] == b"3"
     assert from_hash(stored) == replace(FULL, request=replace(FULL.request, prompt_ids=()))
 
 

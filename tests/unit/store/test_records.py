@@ -78,7 +78,7 @@ def test_a_prompt_that_lies_elsewhere_is_not_in_the_record() -> None:
     assert (stored[b"prompt_ids"], stored[b"prompt_tokens"]) == (b"", b"3")
     assert stored[b"needs"] == b"2"
     assert as_redis_sends(FULL)[b"needs"] == b"3"
-    assert from_hash(stored) == replace(FULL, request=replace(FULL.request, prompt_ids=()))
+    assert from_hash(stored) == replace(FULL, digest_wanted="", request=replace(FULL.request, prompt_ids=()))
 
 
 def test_what_says_nothing_takes_no_room() -> None:

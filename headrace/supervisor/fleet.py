@@ -27,6 +27,7 @@ from headrace.supervisor.supervisor import Death, Supervisor
 
 _DEATHS_BEFORE_READY = 3
 _CANNOT_START = 3  # a worker's own word for what another try will not change
+_DRAINED = (0, 75)  # a worker's own words for an end that it was asked for, in time or not
 _LOOK_S = 0.1
 _REAP_AGAIN_S = 0.5
 _SPARE_S = 5.0
@@ -218,7 +219,7 @@ class Fleet:
 
     def _mourn(self, death: Death) -> None:
         if death.pid is not None and death.spec.name in self._worker_names():
-            self._reap_soon(death.pid, died=True)
+            self._reap_soon(death.pid, died=death.exit_code not in _DRAINED)
         if not self._ready and (death.exit_code == _CANNOT_START or death.deaths >= _DEATHS_BEFORE_READY):
             self._too_many = death
         else:

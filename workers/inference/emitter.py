@@ -21,6 +21,7 @@ from workers.inference.facts import Began, Delivered, Left, Watcher, Why, why_re
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import (
     Answered,
+    Close,
     Drain,
     Drop,
     DropAll,
@@ -94,6 +95,7 @@ class Emitter:
         self._killed = 0
         self._reap_owed = False
         self._draining = False
+        self._closing = self._hurried = False
         self._store_at = -math.inf
         self._store_away = False
         self._settling = Settling(
@@ -117,6 +119,7 @@ class Emitter:
                 patience = 0.0
             self.watch()
             self.write()
+            self.ended = self.ended or self._hurried
 
     def step_age_s(self) -> float | None:
         """How long the engine has not stepped although it has work; None while it has none. For any thread."""
@@ -147,6 +150,8 @@ class Emitter:
                 self._on_down(message)
             case Drain():
                 self._draining = True
+            case Close(at_once):
+                self._closing, self._hurried = True, self._hurried or at_once
             case Answered():
                 pass  # the write that follows looks
 
@@ -244,27 +249,24 @@ class Emitter:
 
     def write(self, everything: bool = False) -> None:
         """Append what is due in one pipeline, then end what has ended. `everything` waits for no tokens to gather."""
-        drained = self._draining and self._engine is None
-        everything = everything or drained
         now = self._parts.clock()
         if now < self._store_at and not everything:
             return
+        everything = everything or self._draining
         try:
             self._append([job for job in self._jobs.values() if everything or _is_due(job, now)])
             self._settle()
-            if self._reap_owed and not drained:
+            if self._reap_owed:
                 self._reap()
-            if drained:
-                for job in list(self._jobs.values()):
-                    self._settling.hand_back(job)
-                    self._forget(job)
+            if self._draining:
+                self._hand_back()
             self._store_away = False
         except StoreUnavailable as error:
             if not self._store_away:
                 log.warning("store is away, tokens wait in memory", reason=error.message, jobs=len(self._jobs))
             self._store_away = True
             self._store_at = self._parts.clock() + STORE_PAUSE_S
-        self.ended = drained
+        self.ended = self._closing and not self._jobs
 
     def _append(self, jobs: list[RunningJob]) -> None:
         writes = [(job, job.append()) for job in jobs if not job.finished]
@@ -304,6 +306,13 @@ class Emitter:
                 self._rewind(job, reply.choice, reply.have)
             else:
                 self._forget(job)
+
+    def _hand_back(self) -> None:
+        """Each as soon as its tokens are journaled. The step in hand is not waited for: whoever goes on makes the same
+        tokens, sooner than an engine with a long step or a hung one would say them."""
+        for job in list(self._jobs.values()):
+            self._settling.hand_back(job)
+            self._forget(job)
 
     def _rewind(self, job: RunningJob, choice: int, have: int) -> None:
         try:
@@ -368,8 +377,6 @@ class Emitter:
     def _patience(self) -> float:
         """How long nothing will be due, in seconds."""
         now = self._parts.clock()
-        if self._draining and self._engine is None:
-            return 0.0
         if self._store_away or self._reap_owed:
             return max(0.0, self._store_at - now)
         dues = (due for job in self._jobs.values() if (due := job.due_at()) is not None)

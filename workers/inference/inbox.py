@@ -64,7 +64,14 @@ class DropAll:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Journal what is known, give everything back and end, once the engine is down."""
+    """Journal what is known and give everything back, now and whatever is still to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Nothing more is to come: end once everything is back, or `at_once`, with what the store would not take back."""
+
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class Answered:
     """A call made beside the emitter has its answer: look again at what has ended."""
 
 
-Message = Answered | Take | EngineUp | EngineStepped | EngineDown | Drop | DropAll | Drain
+Message = Answered | Take | EngineUp | EngineStepped | EngineDown | Drop | DropAll | Drain | Close
 
 
 class Inbox:

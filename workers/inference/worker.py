@@ -1,5 +1,6 @@
 """One inference worker: its parts put together, started in order and ended in order. Knows no Celery."""
 
+import math
 import os
 import threading
 import time
@@ -25,13 +26,13 @@ from headrace.telemetry.metrics import Recorder
 from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
 from workers.inference.doorbell import Doorbell
-from workers.inference.drain import DrainSteps, drain
+from workers.inference.drain import THREAD_S, DrainSteps, drain
 from workers.inference.emitter import Emitter, EmitterParts
 from workers.inference.engine_process import EngineProcess, EngineProcessParts
 from workers.inference.facts import Watcher, everyone
 from workers.inference.heartbeat import Heartbeat, HeartbeatParts
 from workers.inference.holdings import Holdings, Load
-from workers.inference.inbox import Drain, Inbox, NewStream
+from workers.inference.inbox import Close, Drain, Inbox, NewStream
 from workers.inference.intake import Intake, IntakeParts
 from workers.inference.leases import Control, LeaseParts, Leases
 from workers.inference.messages import ChildOptions, Ready
@@ -108,7 +109,8 @@ class InferenceWorker:
         self._stop = threading.Event()
         self._build()
         self._life = WorkerThread("inference", self._live, self._on_crash)
-        self._on_stop: Callable[[], None] = lambda: None
+        self._within_s = settings.worker.drain_s
+        self._on_stop: Callable[[float], None] = lambda _: None
         self._on_end: Callable[[int], None] = lambda _: None
 
     @property
@@ -129,13 +131,18 @@ class InferenceWorker:
     def engine_pid(self) -> int | None:
         return self._engine.pid
 
-    def start(self, on_stop: Callable[[], None] = lambda: None, on_end: Callable[[int], None] = lambda _: None) -> None:
-        """`on_stop` is called when the end begins, `on_end` with an exit code when all is done."""
+    def start(
+        self, on_stop: Callable[[float], None] = lambda _: None, on_end: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """`on_stop` is called with the seconds that the end may take when it begins, `on_end` with an exit code when
+        all is done."""
         self._on_stop, self._on_end = on_stop, on_end
         self._life.start()
 
-    def request_stop(self) -> None:
+    def request_stop(self, within_s: float = math.inf) -> None:
+        """Drain and end, within `worker.drain_s` or the seconds given, whichever is sooner. The first word counts."""
         if not self._stop.is_set():
+            self._within_s = min(self._within_s, within_s)
             self._stop.set()
 
     def status(self) -> Status:
@@ -300,24 +307,30 @@ class InferenceWorker:
             ticker.start()
         self._doorbell.start()
         self._stop.wait()
-        self._on_stop()
+        self._on_stop(self._within_s)
         self._heartbeat.draining()
         intake, emitter = self._threads
         drain(
             DrainSteps(
-                stop_claiming=lambda: self._stop_claiming(intake),
-                tell_emitter=lambda: self._inbox.put(Drain()),
+                stop_claiming=self._intake.stop,
+                hand_back=lambda: self._inbox.put(Drain()),
+                ask_engine_to_stop=self._engine.ask_to_stop,
+                await_intake=intake.join,
+                await_emitter=lambda timeout_s: self._await_emitter(emitter, timeout_s),
                 stop_engine=self._engine.stop,
-                await_emitter=emitter.join,
                 stop_threads=self._stop_tickers,
                 say_goodbye=self._say_goodbye,
-            )
+            ),
+            self._within_s,
         )
         self._on_end(self.exit_code)
 
-    def _stop_claiming(self, intake: threading.Thread) -> None:
-        self._intake.stop()
-        intake.join(self._settings.redis.socket_timeout_s)
+    def _await_emitter(self, emitter: threading.Thread, timeout_s: float) -> None:
+        self._inbox.put(Close())
+        emitter.join(timeout_s)
+        if emitter.is_alive():
+            self._inbox.put(Close(at_once=True))
+            emitter.join(THREAD_S)
 
     def _stop_tickers(self, timeout_s: float) -> None:
         self._doorbell.stop(timeout_s)

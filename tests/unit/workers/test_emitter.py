@@ -13,7 +13,7 @@ from tests.unit.workers.desk import LARGE, Desk
 from tests.unit.workers.jobs import make_job
 from workers.inference.facts import Why
 from workers.inference.holdings import Load
-from workers.inference.inbox import Answered, Drain, Drop, DropAll, EngineDown, EngineStepped
+from workers.inference.inbox import Answered, Close, Drain, Drop, DropAll, EngineDown, EngineStepped
 from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Output, Stepped, StepStats
 from workers.inference.settling import BLOB_PAUSE_S
 
@@ -335,31 +335,74 @@ def test_leases_that_cannot_be_trusted_stop_everything_without_a_word(desk: Desk
     assert desk.holdings.load().jobs == 0
 
 
-def test_a_drain_journals_everything_and_gives_everything_back(desk: Desk) -> None:
+def test_a_drain_journals_everything_and_gives_everything_back_at_once(desk: Desk) -> None:
     job, ended = desk.take("job_1"), desk.take("job_2")
     desk.step(job, "a", 0)
-    desk.emitter.handle(Drain())
-    late = desk.take("job_3")
-    assert desk.state(late) is State.QUEUED
     outputs = (Output("job_1:0:1", 1, tuple(b"bc")), Output("job_2:0:1", 0, tuple(b"end"), "stop"))
     desk.emitter.handle(EngineStepped(1, Stepped(outputs, StepStats())))
-    assert not desk.ended()
-    desk.emitter.handle(EngineDown(1, died=False))
+    desk.emitter.handle(Drain())
     desk.turn()
-    assert desk.ended()
     assert desk.text(job) == "abc"
     record = desk.record(job)
     assert (record.state, record.deaths_total, record.retries) == (State.QUEUED, 0, 0)
     assert desk.state(ended) is State.SUCCEEDED
+    assert desk.commands[-1] == AbortRequests(("job_1:0:1",))
+    desk.hear(Output("job_1:0:1", 3, tuple(b"d")))  # the step in hand: nobody's any more
+    assert desk.text(job) == "abc"
+    assert not desk.ended()
+    desk.emitter.handle(Close())
+    desk.turn()
+    assert desk.ended()
+
+
+def test_what_a_claim_on_its_way_brings_to_a_drain_goes_back_too(desk: Desk) -> None:
+    desk.emitter.handle(Drain())
+    desk.turn()
+    late = desk.take()
+    assert (desk.state(late), desk.record(late).deaths_total) == (State.QUEUED, 0)
+    assert desk.holdings.load().jobs == 0
+    assert desk.commands == []
+
+
+def test_a_drain_asks_a_store_that_is_away_again_until_it_is_told_to_give_up(desk: Desk) -> None:
+    back, left = desk.take("job_1"), desk.take("job_2")
+    desk.queue.away = True
+    desk.emitter.handle(Drain())
+    desk.turn()
+    desk.emitter.handle(Close())
+    desk.turn(1.0)
+    assert not desk.ended()
+    desk.queue.away = False
+    desk.turn(1.0)
+    assert desk.ended()
+    assert [desk.state(job) for job in (back, left)] == [State.QUEUED] * 2
+
+
+def test_a_drain_that_is_told_to_give_up_tries_once_more(desk: Desk) -> None:
+    job = desk.take()
+    for message in (Drain(), Close(), Close(at_once=True)):
+        desk.inbox.put(message)
+    desk.emitter.run()
+    assert (desk.ended(), desk.state(job)) == (True, State.QUEUED)
 
 
 def test_a_drain_without_a_store_ends_all_the_same(desk: Desk) -> None:
-    desk.take()
+    job = desk.take()
     desk.queue.away = True
+    for message in (Drain(), Close(), Close(at_once=True)):
+        desk.inbox.put(message)
+    desk.emitter.run()
+    assert (desk.ended(), desk.state(job)) == (True, State.RUNNING)
+
+
+def test_a_death_that_came_before_the_drain_is_counted(desk: Desk) -> None:
+    job = desk.take()
+    desk.queue.away = True
+    desk.emitter.handle(EngineDown(1, died=True))
+    desk.queue.away = False
     desk.emitter.handle(Drain())
-    desk.emitter.handle(EngineDown(1, died=False))
-    desk.turn()
-    assert desk.ended()
+    desk.turn(1.0)
+    assert (desk.state(job), desk.record(job).deaths) == (State.QUEUED, 1)
 
 
 def test_a_take_that_is_full_length_already_ends_by_length(desk: Desk) -> None:

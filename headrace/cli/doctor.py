@@ -52,7 +52,9 @@ def examine(config: Path | None, redis_url: str | None, url: str | None, api_key
     yield machine_checks.redis_binary(loaded.redis.url)
     yield from fleet_checks.redis(loaded.redis.url, loaded.paths.data_dir)
     try:
-        yield from fleet_checks.gateway(Endpoint.of(url, api_key))
+        where = Endpoint.of(url, api_key)
+        for each in where.urls:
+            yield from fleet_checks.gateway(each, where.headers)
     except SetupError as error:
         yield failed("gateway", error)
 

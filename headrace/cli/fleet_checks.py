@@ -10,7 +10,6 @@ import httpx2
 
 from headrace.cli.findings import Finding, State, failed
 from headrace.client.core import DEFAULT_URL
-from headrace.client.endpoint import Endpoint
 from headrace.contract.errors import HeadraceError, SetupError
 from headrace.store.connection import check_info, connect, store_errors
 from headrace.supervisor.redis_server import embedded_url
@@ -64,22 +63,20 @@ def clock(skew_ms: int) -> Finding:
     return Finding("clock", State.OK, f"{abs(skew_ms)} ms from that of Redis.")
 
 
-def gateway(where: Endpoint) -> list[Finding]:
+def gateway(url: str, headers: Mapping[str, str]) -> list[Finding]:
     """Whether it answers, can take jobs, and has somebody to do them."""
-    with httpx2.Client(base_url=where.url, headers=where.headers, timeout=_WAIT_S) as http:
+    with httpx2.Client(base_url=url, headers=headers, timeout=_WAIT_S) as http:
         try:
             live = _json(http.get("/health/live"))
         except httpx2.TransportError as error:
             # Nobody said that there should be one at the default address.
-            state = State.WARN if where.url == DEFAULT_URL else State.FAIL
+            state = State.WARN if url == DEFAULT_URL else State.FAIL
             step = "Start one with `headrace up`, or give its address (--url or HEADRACE_URL)."
-            return [
-                Finding("gateway", state, f"None answers at {where.url}: {str(error) or type(error).__name__}.", step)
-            ]
+            return [Finding("gateway", state, f"None answers at {url}: {str(error) or type(error).__name__}.", step)]
         if live.get("status") != "live":
-            message = f"What answers at {where.url} is no Headrace gateway."
+            message = f"What answers at {url} is no Headrace gateway."
             return [Finding("gateway", State.FAIL, message, "Give its address (--url or HEADRACE_URL).")]
-        found = [Finding("gateway", State.OK, f"Answers at {where.url}.")]
+        found = [Finding("gateway", State.OK, f"Answers at {url}.")]
         try:
             ready, beats, cards = (_json(http.get(path)) for path in ("/health/ready", "/health/fleet", "/v1/models"))
         except httpx2.TransportError as error:

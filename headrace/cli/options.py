@@ -28,7 +28,9 @@ def known_models(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-Url = Annotated[str | None, typer.Option("--url", help="The gateway (or HEADRACE_URL).")]
+Url = Annotated[
+    str | None, typer.Option("--url", help="The gateway, or several with commas between (or HEADRACE_URL).")
+]
 ApiKey = Annotated[str | None, typer.Option("--api-key", help="Or HEADRACE_API_KEY.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, one document a line.")]
 JobId = Annotated[str, typer.Argument(help="job_…")]

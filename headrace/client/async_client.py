@@ -14,6 +14,7 @@ from headrace.client import core, endpoint, listing
 from headrace.client.async_handle import AsyncJobHandle
 from headrace.client.attempts import Attempts
 from headrace.client.following import Following
+from headrace.client.gateways import Gateways
 from headrace.client.result import JobView, ModelView, read_model, read_view
 from headrace.client.retry import Patience
 from headrace.client.waiting import Rounds
@@ -23,7 +24,7 @@ from headrace.contract.job import JobClass
 
 
 class AsyncClient:
-    """Talks to one gateway, from as many tasks of one event loop as you like. Use it in an `async with`, or `aclose`.
+    """Talks to a fleet, from as many tasks of one event loop as you like. Use it in an `async with`, or `aclose`.
 
     Arguments, repeats and errors are those of `Client`. Cancelling a task closes the connection it waited on; the job
     goes on unless it is cancelled itself. Its generators may be left early: wrap them in `contextlib.aclosing` where
@@ -32,16 +33,15 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: endpoint.Urls | None = None,
         api_key: str | None = None,
         *,
         patience: Patience | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         where = endpoint.Endpoint.of(url, api_key)
-        self.url = where.url
+        self._gateways = Gateways(where.urls)
         self._patience = patience or Patience()
-        self._met = False  # whether the gateway has ever answered
         self._http = httpx2.AsyncClient(headers=where.headers, limits=endpoint.LIMITS, transport=transport)
 
     async def __aenter__(self) -> Self:
@@ -54,6 +54,11 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         await self._http.aclose()
+
+    @property
+    def url(self) -> str:
+        """As `Client.url`."""
+        return self._gateways.url
 
     async def submit(
         self,
@@ -150,7 +155,7 @@ class AsyncClient:
 
     async def events(self, job_id: str, cursor: str = "") -> AsyncGenerator[tuple[Event, str], None]:
         """As `Client.events`: a job's events and the cursor behind each, with no gap and no repeat."""
-        following = Following(self.url, job_id, cursor, self._patience, time.monotonic())
+        following = Following(self._gateways, job_id, cursor, self._patience, time.monotonic())
         while True:
             async with aclosing(self._connection(following)) as events:
                 async for shown in events:
@@ -165,9 +170,9 @@ class AsyncClient:
         outcome: core.Outcome | None = None
         try:
             async with self._http.stream(
-                call.method, self.url + call.path, headers=call.headers, timeout=endpoint.STREAM_TIMEOUT
+                call.method, following.url + call.path, headers=call.headers, timeout=endpoint.STREAM_TIMEOUT
             ) as response:
-                self._met = True
+                self._gateways.met = True
                 if response.status_code >= 400:
                     outcome = endpoint.reply_of(response, await response.aread())
                     return
@@ -178,30 +183,30 @@ class AsyncClient:
                     if following.gap:
                         return
         except httpx2.TransportError as error:
-            outcome = endpoint.broken_by(error, met=self._met)
+            outcome = endpoint.broken_by(error, met=self._gateways.met)
         finally:
             following.close(outcome)
 
     async def _send(self, call: core.Call) -> core.Reply:
-        attempts = Attempts(self.url, self._patience, time.monotonic())
+        attempts = Attempts(self._gateways, call, self._patience, time.monotonic())
         while True:
-            judged = attempts.judge(await self._try(call), time.monotonic(), random.random())
+            judged = attempts.judge(await self._try(attempts.url, call), time.monotonic(), random.random())
             if isinstance(judged, core.Reply):
                 return judged
             await asyncio.sleep(judged)
 
-    async def _try(self, call: core.Call) -> core.Outcome:
+    async def _try(self, url: str, call: core.Call) -> core.Outcome:
         try:
             response = await self._http.request(
                 call.method,
-                self.url + call.path,
+                url + call.path,
                 headers=call.headers,
                 json=call.json,
                 timeout=endpoint.timeout_of(call),
             )
         except httpx2.TransportError as error:
-            return endpoint.broken_by(error, met=self._met)
-        self._met = True
+            return endpoint.broken_by(error, met=self._gateways.met)
+        self._gateways.met = True
         return endpoint.reply_of(response, response.content)
 
 

@@ -15,6 +15,7 @@ import httpx2
 from headrace.client import core, endpoint, listing
 from headrace.client.attempts import Attempts
 from headrace.client.following import Following
+from headrace.client.gateways import Gateways
 from headrace.client.handle import JobHandle
 from headrace.client.result import JobView, ModelView, read_model, read_view
 from headrace.client.retry import Patience
@@ -25,25 +26,26 @@ from headrace.contract.job import JobClass
 
 
 class Client:
-    """Talks to one gateway. Use it from as many threads as you like; close it, or use it in a `with`.
+    """Talks to a fleet. Use it from as many threads as you like; close it, or use it in a `with`.
 
-    `url` and `api_key` default to HEADRACE_URL (then http://127.0.0.1:8080) and HEADRACE_API_KEY.
-    Calls are repeated after a lost connection, a 429 or a 5xx until `patience` runs out: every submit carries an
-    idempotency key, so a repeated one is the same job.
+    `url` and `api_key` default to HEADRACE_URL (then http://127.0.0.1:8080) and HEADRACE_API_KEY. `url` may name
+    several gateways of one fleet, with commas between or as a list: a lost connection, a 502, 503 or 504 is said again
+    to the next one at once, and streams go on there at their cursor. When all were tried, and after a 429 or a 500,
+    calls are repeated with growing pauses until `patience` runs out: every submit carries an idempotency key, so a
+    repeated one is the same job.
     """
 
     def __init__(
         self,
-        url: str | None = None,
+        url: endpoint.Urls | None = None,
         api_key: str | None = None,
         *,
         patience: Patience | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         where = endpoint.Endpoint.of(url, api_key)
-        self.url = where.url
+        self._gateways = Gateways(where.urls)
         self._patience = patience or Patience()
-        self._met = False  # whether the gateway has ever answered
         self._http = httpx2.Client(headers=where.headers, limits=endpoint.LIMITS, transport=transport)
 
     def __enter__(self) -> Self:
@@ -56,6 +58,11 @@ class Client:
 
     def close(self) -> None:
         self._http.close()
+
+    @property
+    def url(self) -> str:
+        """The gateway that is asked first now."""
+        return self._gateways.url
 
     def submit(
         self,
@@ -161,7 +168,7 @@ class Client:
         A lost connection or a 5xx is followed by a new one at the cursor. Raises JobNotFound, JournalExpired, and
         NoProgress when nothing at all was heard for the time of `patience`; pings of a waiting job count as heard.
         """
-        following = Following(self.url, job_id, cursor, self._patience, time.monotonic())
+        following = Following(self._gateways, job_id, cursor, self._patience, time.monotonic())
         while True:
             yield from self._connection(following)
             if following.ended or (following.doubtful and self.fetch(job_id).ended):
@@ -174,9 +181,9 @@ class Client:
         outcome: core.Outcome | None = None
         try:
             with self._http.stream(
-                call.method, self.url + call.path, headers=call.headers, timeout=endpoint.STREAM_TIMEOUT
+                call.method, following.url + call.path, headers=call.headers, timeout=endpoint.STREAM_TIMEOUT
             ) as response:
-                self._met = True
+                self._gateways.met = True
                 if response.status_code >= 400:
                     outcome = endpoint.reply_of(response, response.read())
                     return
@@ -187,30 +194,30 @@ class Client:
                     if following.gap:
                         return
         except httpx2.TransportError as error:
-            outcome = endpoint.broken_by(error, met=self._met)
+            outcome = endpoint.broken_by(error, met=self._gateways.met)
         finally:
             following.close(outcome)
 
     def _send(self, call: core.Call) -> core.Reply:
-        attempts = Attempts(self.url, self._patience, time.monotonic())
+        attempts = Attempts(self._gateways, call, self._patience, time.monotonic())
         while True:
-            judged = attempts.judge(self._try(call), time.monotonic(), random.random())
+            judged = attempts.judge(self._try(attempts.url, call), time.monotonic(), random.random())
             if isinstance(judged, core.Reply):
                 return judged
             time.sleep(judged)
 
-    def _try(self, call: core.Call) -> core.Outcome:
+    def _try(self, url: str, call: core.Call) -> core.Outcome:
         try:
             response = self._http.request(
                 call.method,
-                self.url + call.path,
+                url + call.path,
                 headers=call.headers,
                 json=call.json,
                 timeout=endpoint.timeout_of(call),
             )
         except httpx2.TransportError as error:
-            return endpoint.broken_by(error, met=self._met)
-        self._met = True
+            return endpoint.broken_by(error, met=self._gateways.met)
+        self._gateways.met = True
         return endpoint.reply_of(response, response.content)
 
 

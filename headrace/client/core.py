@@ -14,6 +14,7 @@ from headrace.contract.events import Event, from_json
 from headrace.contract.ids import is_job_id
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+IDEMPOTENCY_KEY = "Idempotency-Key"
 Chat = Sequence[Mapping[str, Any]]
 
 
@@ -27,6 +28,11 @@ class Call:
     json: Mapping[str, Any] | None = None
     wait_s: float = 0.0
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether saying it twice does no more than saying it once."""
+        return self.method != "POST" or IDEMPOTENCY_KEY in self.headers
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -39,9 +45,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """No answer: the connection could not be made, or was lost. `nobody` as in `Failure`."""
+    """No answer: the connection was refused, or otherwise not made, or lost. `nobody` as in `Failure`."""
 
     reason: str
+    refused: bool = False
     nobody: bool = False
 
 
@@ -77,7 +84,7 @@ def submit_call(
         "metadata": None if metadata is None else dict(metadata),
         **sampling,
     }
-    headers = {"Idempotency-Key": idempotency_key or new_idempotency_key()}
+    headers = {IDEMPOTENCY_KEY: idempotency_key or new_idempotency_key()}
     if wait is not None:
         headers["Prefer"] = f"wait={max(1, round(wait))}"
     body = {name: value for name, value in fields.items() if value is not None}
@@ -141,11 +148,16 @@ def read_event(data: str) -> Event | None:
         return None
 
 
-def failure_of(outcome: Outcome) -> Failure:
-    """What the retry rules need to know of an answer of 400 or above, or of none."""
+def failure_of(outcome: Outcome, call: Call) -> Failure:
+    """What the retry rules need to know of an answer of 400 or above, or of none.
+
+    A call that must not be said twice is only repeated where it was surely not heard: nobody was there, or it was
+    turned away by a 429. A 5xx may be the lost answer of a store.
+    """
     if isinstance(outcome, Broken):
-        return Failure(0, nobody=outcome.nobody)
-    return Failure(outcome.status, retry_after(outcome.headers), outcome.headers.get("x-should-retry") == "false")
+        return Failure(0, final=not (call.repeatable or outcome.refused), nobody=outcome.nobody)
+    final = outcome.headers.get("x-should-retry") == "false" or not (call.repeatable or outcome.status == 429)
+    return Failure(outcome.status, retry_after(outcome.headers), final)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -167,9 +179,9 @@ def error_of(reply: Reply) -> HeadraceError:
     return error_class(code)(message, param=param, retry_after_s=retry_after(reply.headers))
 
 
-def unreachable(url: str, broken: Broken) -> SetupError:
+def unreachable(urls: str, broken: Broken) -> SetupError:
     return SetupError(
-        f"No gateway answers at {url}: {broken.reason.rstrip('.')}.",
+        f"No gateway answers at {urls}: {broken.reason.rstrip('.')}.",
         next_step="Start one with `headrace up`, or give its address (--url or HEADRACE_URL).",
     )
 

@@ -1,6 +1,7 @@
-"""Where the gateway is and how httpx2 is to talk to it. Knows addresses and limits on waiting, not what is said."""
+"""Where gateways are and how httpx2 is to talk to them. Knows addresses and limits on waiting, not what is said."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,22 +17,31 @@ _STREAM_READ_S = 45.0  # three keep-alive pings
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
 STREAM_TIMEOUT = httpx2.Timeout(_STREAM_READ_S, connect=_CONNECT_S)
 
+Urls = str | Sequence[str]
+"""One gateway's URL, several with commas between, or a list of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A gateway's address and the headers that every call to it carries."""
+    """The addresses of a fleet's gateways, at least one, and the headers that every call to them carries."""
 
-    url: str
+    urls: tuple[str, ...]
     headers: dict[str, str]
 
     @classmethod
-    def of(cls, url: str | None, api_key: str | None) -> Self:
+    def of(cls, url: Urls | None, api_key: str | None) -> Self:
         """As given, else by the client's two names in the environment. Raises SetupError for what is no HTTP URL."""
-        url = (url or os.environ.get("HEADRACE_URL") or DEFAULT_URL).rstrip("/")
+        given = url or os.environ.get("HEADRACE_URL") or DEFAULT_URL
+        parts = given.split(",") if isinstance(given, str) else given
+        urls = tuple(dict.fromkeys(part.strip().rstrip("/") for part in parts if part.strip()))
+        for each in urls or (str(given),):
+            if not each.startswith(("http://", "https://")):
+                raise SetupError(
+                    f"{each!r} is not the URL of a gateway.",
+                    next_step=f"Give one like {DEFAULT_URL}, or several with commas between.",
+                )
         api_key = api_key or os.environ.get("HEADRACE_API_KEY")
-        if not url.startswith(("http://", "https://")):
-            raise SetupError(f"{url!r} is not the URL of a gateway.", next_step=f"Give one like {DEFAULT_URL}.")
-        return cls(url, {"Authorization": f"Bearer {api_key}"} if api_key else {})
+        return cls(urls, {"Authorization": f"Bearer {api_key}"} if api_key else {})
 
 
 def timeout_of(call: Call) -> httpx2.Timeout:
@@ -43,9 +53,9 @@ def reply_of(response: httpx2.Response, content: bytes) -> Reply:
 
 
 def broken_by(error: httpx2.TransportError, *, met: bool) -> Broken:
-    """`met`: whether this gateway has answered before, so that a refusal is likely to pass."""
+    """`met`: whether one of the gateways has answered before, so that a refusal is likely to pass."""
     if _refused(error):
-        return Broken("the connection was refused", nobody=not met)
+        return Broken("the connection was refused", refused=True, nobody=not met)
     return Broken(str(error) or type(error).__name__)
 
 

@@ -4,6 +4,7 @@ Whoever owns a connection does as this says: `open`, feed what comes, `close`, a
 """
 
 from headrace.client import core
+from headrace.client.gateways import Gateways, Visit
 from headrace.client.retry import Patience
 from headrace.client.sse import Parser
 from headrace.client.stream_state import StreamState, Verdict
@@ -13,17 +14,23 @@ from headrace.contract.events import Event
 class Following:
     """One reader of one job. Times are seconds of any clock that never goes back."""
 
-    def __init__(self, url: str, job_id: str, cursor: str, patience: Patience, now: float) -> None:
-        self._url = url
+    def __init__(self, gateways: Gateways, job_id: str, cursor: str, patience: Patience, now: float) -> None:
+        self._visit = Visit(gateways)
         self._job_id = job_id
         self._patience = patience
         self._state = StreamState(now, cursor)
+        self._call = core.events_call(job_id, cursor)
         self._parser = Parser()
         self._messages = 0
         self._empty = 0  # connections in a row that ended in order and brought nothing
         self._outcome: core.Outcome | None = None
         self.gap = False
         """This connection skipped something and is of no more use."""
+
+    @property
+    def url(self) -> str:
+        """The gateway that the next connection is for."""
+        return self._visit.url
 
     @property
     def ended(self) -> bool:
@@ -39,7 +46,8 @@ class Following:
     def open(self) -> core.Call:
         """What a new connection is to ask."""
         self._parser, self._messages, self.gap = Parser(), 0, False
-        return core.events_call(self._job_id, self._state.cursor)
+        self._call = core.events_call(self._job_id, self._state.cursor)
+        return self._call
 
     def feed(self, chunk: bytes, now: float) -> list[tuple[Event, str]]:
         """The new events in what came, each with the cursor behind it. Any bytes are a sign of life."""
@@ -52,6 +60,7 @@ class Following:
             self._messages += 1
             verdict = self._state.take(event, message.id)
             if verdict is Verdict.SHOW:
+                self._visit.answered()
                 shown.append((event, message.id))
             elif verdict is Verdict.GAP:
                 self.gap = True
@@ -69,17 +78,20 @@ class Following:
             self._empty = 0 if self._messages else self._empty + 1
 
     def pause(self, now: float, jitter: float) -> float:
-        """Seconds until the next connection.
+        """Seconds until the next connection; none to a gateway that was not tried since the last event.
 
         Raises what the gateway refused with (JobNotFound, JournalExpired, ...), SetupError where nobody answers, or
         NoProgress when nothing was heard for as long as patience lasts.
         """
         outcome = self._outcome or core.Broken("it ended early")
-        delay = self._state.cut(core.failure_of(outcome), self._patience, now, jitter)
+        failure = core.failure_of(outcome, self._call)
+        if self._visit.go_on(failure):
+            return 0.0
+        delay = self._state.cut(failure, self._patience, now, jitter)
         if delay is not None:
             return delay
         if isinstance(outcome, core.Reply):
             raise core.error_of(outcome)
         if outcome.nobody:
-            raise core.unreachable(self._url, outcome)
+            raise core.unreachable(str(self._visit), outcome)
         raise core.silent(self._job_id, self._state.silent_s(now))

@@ -42,7 +42,9 @@ class Patience:
             return None
         grown = min(self.longest_delay_s, self.first_delay_s * 2 ** min(failures - 1, 16)) * (0.75 + jitter / 2)
         delay = grown if failure.retry_after_s is None else max(failure.retry_after_s, self.first_delay_s * jitter)
-        patience_s = self.nobody_s if failure.nobody and self.nobody_s is not None else self.silence_s
+        patience_s = self.silence_s
+        if failure.nobody and self.nobody_s is not None:
+            patience_s = min(patience_s, self.nobody_s)
         return delay if silent_s + delay <= patience_s else None
 
 

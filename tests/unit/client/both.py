@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any, Self, cast
 
 from headrace.client import AsyncClient, AsyncJobHandle, Client, Patience
+from headrace.client.endpoint import Urls
 
 
-def sync_client(url: str, api_key: str | None = None, patience: Patience | None = None) -> Client:
+def sync_client(url: Urls | None, api_key: str | None = None, patience: Patience | None = None) -> Client:
     return Client(url, api_key, patience=patience)
 
 
-def async_client(url: str, api_key: str | None = None, patience: Patience | None = None) -> Client:
+def async_client(url: Urls | None, api_key: str | None = None, patience: Patience | None = None) -> Client:
     runner = asyncio.Runner()
     return cast(Client, _Face(AsyncClient(url, api_key, patience=patience), runner))
 

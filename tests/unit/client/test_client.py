@@ -11,47 +11,10 @@ import pytest
 from headrace import AsyncClient, Client
 from headrace.client import Patience
 from headrace.contract import errors
-from headrace.contract.events import Accepted, Completed, Delta, Event, to_json
-from headrace.contract.generation import Usage
 from headrace.contract.job import State
-from tests.unit.client.both import MakeClient, async_client, sync_client
+from tests.unit.client.answers import BUSY, EVENTS, JOB, OTHER, job, patient, sse, succeeded
+from tests.unit.client.both import MakeClient
 from tests.unit.client.scripted import Answer, serving
-
-JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
-OTHER = "job_01hzzzzzzzzzzzzzzzzzzzzzzy"
-EVENTS: list[Event] = [
-    Accepted(1, JOB, 0),
-    Delta(2, 0, 0, (1, 2), "a sea"),
-    Delta(3, 0, 2, (3,), " of"),
-    Delta(4, 0, 3, (4,), " mills", "stop"),
-    Completed(5, Usage(3, 4)),
-]
-BUSY = Answer(503, json.dumps({"error": {"code": "queue_full", "message": "full"}}).encode(), {"retry-after": "0"})
-
-
-@pytest.fixture(params=[sync_client, async_client], ids=["sync", "async"])
-def connect(request: pytest.FixtureRequest) -> MakeClient:
-    make: MakeClient = request.param
-    return make
-
-
-def patient(silence_s: float = 5.0) -> Patience:
-    return Patience(silence_s=silence_s, first_delay_s=0.001, longest_delay_s=0.01)
-
-
-def sse(events: list[Event], *, cut: bool = False) -> Answer:
-    text = "".join(f"id: c{e.seq}\nevent: {e.type}\ndata: {json.dumps(to_json(e))}\n\n: ping\n" for e in events)
-    return Answer(200, text.encode(), {"content-type": "text/event-stream"}, cut)
-
-
-def job(state: str, job_id: str = JOB, **fields: object) -> Answer:
-    shown = {"id": job_id, "model": "m", "state": state, "usage": None, "error": None, "result": None} | fields
-    return Answer(200, json.dumps(shown).encode())
-
-
-def succeeded(job_id: str = JOB) -> Answer:
-    choices = [{"index": 0, "text": "a sea of mills", "finish_reason": "stop"}]
-    return job("succeeded", job_id, usage={"prompt_tokens": 3, "completion_tokens": 4}, result={"choices": choices})
 
 
 def test_a_cut_stream_goes_on_at_its_cursor(connect: MakeClient) -> None:

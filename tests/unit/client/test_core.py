@@ -61,7 +61,7 @@ def test_a_full_queue_says_when_to_come_back() -> None:
     answer = reply(503, {"error": {"code": "queue_full", "message": "full", "param": None}}, retry_after="3")
     assert isinstance(core.error_of(answer), errors.QueueFull)
     assert core.error_of(answer).retry_after_s == 3.0
-    assert core.failure_of(answer).retry_after_s == 3.0
+    assert core.failure_of(answer, submit()).retry_after_s == 3.0
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad Gateway</html>", b"", b"[]", b'{"error": "no"}', b'{"error": null}'])
@@ -72,7 +72,7 @@ def test_an_answer_of_somebody_else_is_still_an_error(body: bytes) -> None:
 
 
 def test_a_final_answer_is_marked() -> None:
-    assert core.failure_of(reply(503, {}, x_should_retry="false")).final
+    assert core.failure_of(reply(503, {}, x_should_retry="false"), submit()).final
 
 
 def test_a_page_instead_of_json_names_the_next_step() -> None:

@@ -84,8 +84,8 @@ class Job:
 
     With a `prompt_ref` the prompt lies in the blob store, and `request.prompt_ids` is empty until it is fetched.
     `history` keeps the last attempts that went wrong, oldest first. `place` is where it stands in its lane.
-    `redrive_of` and `replay_of` name the job that this one does again; no worker of another digest than `digest_wanted`,
-    where there is one, may claim it.
+    `redrive_of` and `replay_of` name the job that this one does again, `redriven_as` the one that does a dead job again;
+    no worker of another digest than `digest_wanted`, where there is one, may claim it.
     """
 
     id: str
@@ -124,6 +124,7 @@ class Job:
     result_ref: str = ""
     idem_key: str = ""
     redrive_of: str = ""
+    redriven_as: str = ""
     replay_of: str = ""
     digest_wanted: str = ""
     ledger_receipt: str = ""

@@ -36,6 +36,10 @@ class AsyncPayloads:
     async def fetch_prompt(self, job: Job) -> Job:
         return await self._run(lambda: self._payloads.fetch_prompt(job)) if job.prompt_ref else job
 
+    async def drop_prompt(self, job: Job) -> None:
+        if job.prompt_ref:
+            await self._run(lambda: self._payloads.drop_prompt(job))
+
     async def shelve_result(self, lease: Lease, packed: bytes) -> str:
         if not self._payloads.is_large(len(packed)):
             return ""

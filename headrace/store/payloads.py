@@ -50,6 +50,14 @@ class Payloads:
         packed = self._load(job.prompt_ref, f"The prompt of {job.id}")
         return replace(job, request=replace(job.request, prompt_ids=unpack_ids(packed)))
 
+    def drop_prompt(self, job: Job) -> None:
+        """Delete a prompt that lies in the blob store; saying it again is no error."""
+        if not job.prompt_ref:
+            return
+        if self.blobs is None:
+            raise BlobsUnavailable(f"The prompt of {job.id} is in a blob store, and this process has none.")
+        self.blobs.delete(job.prompt_ref.removeprefix(BLOB))
+
     def shelve_result(self, lease: Lease, packed: bytes) -> str:
         """Where a large result lies, durable by then; '' for one that is to stay in Redis.
 

@@ -28,6 +28,7 @@ _TEXTS = (
     "result_ref",
     "idem_key",
     "redrive_of",
+    "redriven_as",
     "replay_of",
     "digest_wanted",
     "ledger_receipt",

@@ -49,6 +49,7 @@ FULL = Job(
     result_ref="hr:result:job_1",
     idem_key="k",
     redrive_of="job_0",
+    redriven_as="job_2",
     replay_of="job_00",
     digest_wanted="d0",
     ledger_receipt="x",

@@ -77,7 +77,8 @@ class GatewaySettings(Section):
 class WorkerSettings(Section):
     """`model` is a name from `headrace models list`, `file:<path>`, `hf:<org>/<repo>` or `s3://<bucket>/<key>`.
 
-    `tag` is given by a supervisor; `events` shows jobs on Celery's console."""
+    `tag` is given by a supervisor; `events` shows jobs on Celery's console. `notices` of which cloud end the worker
+    before its machine goes; `notices_url` is another address than that cloud's metadata server."""
 
     model: str = "smollm2-135m-instruct"
     release: str = "stable"
@@ -87,6 +88,8 @@ class WorkerSettings(Section):
     start_timeout_s: float = Field(default=120.0, gt=0)
     drain_s: float = Field(default=10.0, gt=0)
     events: bool = True
+    notices: Literal["none", "auto", "ec2", "gce"] = "none"
+    notices_url: str = ""
 
 
 class EngineSettings(Section):
@@ -114,6 +117,27 @@ class BlobSettings(Section):
     endpoint_url: str = ""
     threshold_bytes: int = Field(default=200_000, ge=1_000)
     timeout_s: float = Field(default=10.0, gt=0)
+
+
+class LedgerSettings(Section):
+    """An outer durable queue, `sqs://<queue>` or `amqp://…/<vhost>?queue=<queue>`; none when `url` is empty.
+
+    `window` is the most messages that one feeder holds, `visibility_s` how long SQS leaves each to it unasked, and after
+    `hand_over_s` a message goes back to the broker for a fresh start (by default before the broker's own limit). A job
+    that has waited for its ledger for `accepted_s` is published again. `retention_s` keeps what recognises a finished
+    job; it is longer than any message lives. With `create` a queue that is not there is made.
+    """
+
+    url: str = ""
+    endpoint_url: str = ""
+    create: bool = False
+    window: int = Field(default=1_000, ge=1, le=20_000)
+    visibility_s: int = Field(default=120, ge=1, le=12 * 3600)
+    hand_over_s: float | None = Field(default=None, gt=0)
+    timeout_s: float = Field(default=5.0, gt=0)
+    look_s: float = Field(default=0.5, gt=0)
+    accepted_s: float = Field(default=15.0, gt=0)
+    retention_s: int = Field(default=15 * 24 * 3600, ge=14 * 24 * 3600)
 
 
 class ScaleSettings(Section):
@@ -153,6 +177,7 @@ class Settings(Section):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     blobs: BlobSettings = Field(default_factory=BlobSettings)
+    ledger: LedgerSettings = Field(default_factory=LedgerSettings)
     scale: ScaleSettings = Field(default_factory=ScaleSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     maintenance: MaintenanceSettings = Field(default_factory=MaintenanceSettings)

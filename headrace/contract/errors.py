@@ -2,9 +2,10 @@
 
 HeadraceError
 ├── InvalidRequest 400          ├── JobNotFound 404            ├── StoreUnavailable 503 (retryable)
-│   ├── ContextLengthExceeded   ├── JournalExpired 410         │   └── BlobsUnavailable
-│   ├── UnknownParameter        ├── IdempotencyConflict 409    ├── QueueFull 503 (retryable)
-│   └── GrammarError            ├── PayloadTooLarge 413        ├── NoProgress 504 (retryable)
+│   ├── ContextLengthExceeded   ├── JournalExpired 410         │   ├── BlobsUnavailable
+│   ├── UnknownParameter        ├── IdempotencyConflict 409    │   └── LedgerUnavailable
+│   ├── MessageUnreadable       ├── PayloadTooLarge 413        ├── QueueFull 503 (retryable)
+│   └── GrammarError            │                              ├── NoProgress 504 (retryable)
 ├── InvalidApiKey 401           ├── RateLimitExceeded 429      ├── EngineFailure 500 (retryable)
 ├── Forbidden 403               ├── RevisionGone 409           ├── Poison 500
 ├── ModelNotFound 404           ├── JobCancelled 499           ├── RetriesExhausted 500
@@ -63,6 +64,12 @@ class ContextLengthExceeded(InvalidRequest):
 
 class UnknownParameter(InvalidRequest):
     code = "unknown_parameter"
+
+
+class MessageUnreadable(InvalidRequest):
+    """A ledger holds a message that is no job. It is put aside; no client is waiting to be told."""
+
+    code = "message_unreadable"
 
 
 class GrammarError(InvalidRequest):
@@ -133,6 +140,12 @@ class BlobsUnavailable(StoreUnavailable):
     code = "blobs_unavailable"
 
 
+class LedgerUnavailable(StoreUnavailable):
+    """The outer queue is away, and Redis need not be: what was accepted goes on, nothing new is."""
+
+    code = "ledger_unavailable"
+
+
 class BlobNotFound(HeadraceError):
     """What a record refers to is no longer in the blob store."""
 
@@ -189,6 +202,7 @@ _BY_CODE: dict[str, type[HeadraceError]] = {
         InvalidRequest,
         ContextLengthExceeded,
         UnknownParameter,
+        MessageUnreadable,
         GrammarError,
         InvalidApiKey,
         Forbidden,
@@ -202,6 +216,7 @@ _BY_CODE: dict[str, type[HeadraceError]] = {
         QueueFull,
         StoreUnavailable,
         BlobsUnavailable,
+        LedgerUnavailable,
         BlobNotFound,
         BlobDamaged,
         NoProgress,

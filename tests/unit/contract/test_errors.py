@@ -28,6 +28,8 @@ CONTRACT = {
     "deadline_exceeded": (504, False),
     "cancelled": (499, False),
     "blobs_unavailable": (503, True),
+    "ledger_unavailable": (503, True),
+    "message_unreadable": (400, False),
     "blob_not_found": (410, False),
     "blob_damaged": (500, False),
 }

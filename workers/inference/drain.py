@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 ENGINE_S = 1.0
-"""What the step in hand may still take. Nobody waits for its tokens, so an engine that hangs is not waited for either."""
+"""What the step in hand may still take. Its tokens are nobody's, so an engine that hangs is not waited for either."""
 
 THREAD_S = 2.0
 TOO_LATE = 75
@@ -37,7 +37,7 @@ def drain(steps: DrainSteps, within_s: float) -> None:
     """Every job goes back uncounted, with all its tokens journaled, before anything is waited for.
 
     The emitter journals what it has heard and gives the jobs back at once. Then comes what takes time: a claim that is
-    on its way, whose jobs go back as they arrive; a store that is away, which is asked until `within_s` are nearly over;
+    on its way, whose jobs go back as they arrive; a store that is away, which is asked until `within_s` is nearly over;
     an engine in the middle of a step, whose tokens are nobody's any more. Leases are renewed until the last of them is
     back. The beat goes last: while it is there, nobody takes us for dead.
     """

@@ -41,8 +41,14 @@ from workers.inference.metrics_watcher import MetricsWatcher
 from workers.inference.served_model import CANNOT_START, find_model
 from workers.inference.spawning import EngineChild
 from workers.inference.ticker import Ticker, WorkerThread
+from workers.notices.base import Notice
+from workers.notices.metadata import MetadataServer
+from workers.notices.sources import NONE, find_source
+from workers.notices.watcher import NoticeWatcher
 
 CRASHED = 1
+NOTICE_MARGIN_S = 2.0
+"""How long before its machine goes a worker is to be gone; and what its end may take when there is no time left."""
 
 log = structlog.get_logger(__name__)
 
@@ -267,10 +273,28 @@ class InferenceWorker:
                 self._on_crash,
             ),
         ]
+        self._notices = self._watch_for_notices()
         self._threads = [
             WorkerThread("intake", self._intake.run, self._on_crash),
             WorkerThread("emitter", self._emitter.run, self._on_crash),
         ]
+
+    def _watch_for_notices(self) -> NoticeWatcher | None:
+        """Raises SetupError for an address that is none."""
+        worker = self._settings.worker
+        if worker.notices == NONE:
+            return None
+        server = MetadataServer(worker.notices_url)
+        return NoticeWatcher(
+            find=lambda: find_source(worker.notices, server),
+            on_notice=self._on_notice,
+            on_standing=self.pause,
+            at_work=lambda: self.held > 0,
+        )
+
+    def _on_notice(self, notice: Notice) -> None:
+        left_s = math.inf if notice.seconds_left is None else notice.seconds_left
+        self.request_stop(max(NOTICE_MARGIN_S, left_s - NOTICE_MARGIN_S))
 
     def _on_ready(self, ready: Ready) -> NewStream:
         """On the engine-process thread, for each child: the card is written with the next beat."""
@@ -306,6 +330,8 @@ class InferenceWorker:
         for ticker in self._tickers:
             ticker.start()
         self._doorbell.start()
+        if self._notices is not None:
+            self._notices.start()
         self._stop.wait()
         self._on_stop(self._within_s)
         self._heartbeat.draining()
@@ -333,6 +359,8 @@ class InferenceWorker:
             emitter.join(THREAD_S)
 
     def _stop_tickers(self, timeout_s: float) -> None:
+        if self._notices is not None:
+            self._notices.stop()
         self._doorbell.stop(timeout_s)
         for ticker in self._tickers:
             ticker.stop(timeout_s)

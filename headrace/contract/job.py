@@ -79,13 +79,29 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """The same request made for another model, frozen at submit like the first: what is run when all retries of the
+    first model have failed and no token of it was journaled.
+
+    With a `prompt_ref` its prompt lies in the blob store, as a job's may.
+    """
+
+    model: str
+    lane: str
+    revision: str
+    request: FrozenRequest
+    prompt_ref: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """The record. Times are integer milliseconds of the server's clock; None means not yet.
 
     With a `prompt_ref` the prompt lies in the blob store, and `request.prompt_ids` is empty until it is fetched.
     `history` keeps the last attempts that went wrong, oldest first. `place` is where it stands in its lane.
     `redrive_of` and `replay_of` name the job that this one does again, `redriven_as` the one that does a dead job again;
-    no worker of another digest than `digest_wanted`, where there is one, may claim it.
+    no worker of another digest than `digest_wanted`, where there is one, may claim it. `fallback_of` names the model that it
+    was first made for, once that one was given up.
     """
 
     id: str
@@ -120,6 +136,8 @@ class Job:
     error: ErrorInfo | None = None
     history: tuple[Past, ...] = ()
     usage: Usage | None = None
+    fallback: Fallback | None = None
+    fallback_of: str = ""
     prompt_ref: str = ""
     result_ref: str = ""
     idem_key: str = ""

@@ -155,6 +155,7 @@ class Generation(Body):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    fallback_model: Annotated[str, Field(min_length=1, max_length=256), UNICODE] | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -202,7 +203,7 @@ class JobBody(Generation):
     deadline_seconds: Annotated[float, Field(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
 
 
-B = TypeVar("B", bound=Generation)
+B = TypeVar("B", bound=Body)
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -222,7 +223,8 @@ def parse(model: type[B], body: dict[str, Any]) -> B:
         parsed = model.model_validate(body)
     except ValidationError as error:
         raise _refusal(error) from error
-    _check_together(parsed)
+    if isinstance(parsed, Generation):
+        _check_together(parsed)
     return parsed
 
 

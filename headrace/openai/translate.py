@@ -69,6 +69,7 @@ def _intent(
         repetition_penalty=_or(body.repetition_penalty, 1.0),
         deadline_ms=deadline_ms,
         user=body.user or "",
+        fallback_model=body.fallback_model or "",
         metadata=body.metadata or {},
     )
 

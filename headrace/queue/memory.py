@@ -144,8 +144,7 @@ class MemoryQueue:
                 return entry
             self._remember(entry, error)
             if entry.job.retries >= rules.MOST_RETRIES:
-                self._end(entry, State.DEAD, rules.retries_exhausted(error))
-                return FinishReply(Outcome.OK, State.DEAD)
+                return self._give_up(entry, error)
             self._let_go(entry)
             entry.job = replace(entry.job, state=State.RETRY_WAIT, retries=entry.job.retries + 1, error=error)
             entry.until = self._clock() + in_ms
@@ -319,6 +318,19 @@ class MemoryQueue:
     def _let_go(self, entry: _Entry) -> None:
         entry.job = replace(entry.job, epoch=entry.job.epoch + 1, lease_id="", owner="")
         entry.until = None
+
+    def _give_up(self, entry: _Entry, error: ErrorInfo) -> FinishReply:
+        """All retries have failed: the job begins with another model, if it may, or is dead."""
+        if (other := rules.fallen_back(entry.job)) is None:
+            self._end(entry, State.DEAD, rules.retries_exhausted(error))
+            return FinishReply(Outcome.OK, State.DEAD)
+        self._let_go(entry)
+        self._write(entry, Retrying(entry.job.seq + 1, 0, error))
+        job = entry.job
+        entry.job = replace(other, seq=job.seq, epoch=job.epoch, lease_id="", owner="", error=error)
+        entry.started_digest = None
+        self._enqueue(entry)
+        return FinishReply(Outcome.OK, State.QUEUED)
 
     def _put_back(self, entry: _Entry) -> None:
         self._let_go(entry)

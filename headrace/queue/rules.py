@@ -5,6 +5,7 @@ The Lua scripts take the same decisions; the contract suite holds both to them.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum, auto
 
 from headrace.contract.errors import ErrorInfo
@@ -72,6 +73,26 @@ def remember(job: Job, error: ErrorInfo, now: int) -> tuple[Past, ...]:
     """The job's history with one more attempt that went wrong, the oldest forgotten."""
     past = Past(job.attempt, job.owner, error.code, error.message[:MOST_MESSAGE], now, sum(job.next_offset))
     return (*job.history, past)[-MOST_PAST:]
+
+
+def fallen_back(job: Job) -> Job | None:
+    """The job as it begins with its other model; None if it has none, or has tokens of the first (rule 9)."""
+    other = job.fallback
+    if other is None or sum(job.next_offset) > 0:
+        return None
+    return replace(
+        job,
+        model=other.model,
+        lane=other.lane,
+        revision=other.revision,
+        request=other.request,
+        prompt_ref=other.prompt_ref,
+        fallback=None,
+        fallback_of=job.model,
+        retries=0,
+        deaths=0,
+        place=0,
+    )
 
 
 def estimate(job: Job, average: float) -> int:

@@ -10,7 +10,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "claim": ("base", "events", "queueing", "ending", "claim"),
     "renew": ("base", "renew"),
     "append": ("base", "events", "append"),
-    "retry": ("base", "events", "queueing", "ending", "history", "retry"),
+    "retry": ("base", "events", "queueing", "ending", "history", "fallback", "retry"),
     "finish": ("base", "events", "queueing", "ending", "finish"),
     "release": ("base", "queueing", "release"),
     "cancel": ("base", "events", "queueing", "ending", "cancel"),

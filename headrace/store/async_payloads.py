@@ -29,7 +29,8 @@ class AsyncPayloads:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blobs")
 
     async def shelve_prompt(self, job: Job) -> Job:
-        if not self._payloads.is_large(ID_BYTES * len(job.request.prompt_ids)):
+        requests = (job.request, *([job.fallback.request] if job.fallback else []))
+        if not any(self._payloads.is_large(ID_BYTES * len(request.prompt_ids)) for request in requests):
             return job
         return await self._run(lambda: self._payloads.shelve_prompt(job))
 
@@ -37,7 +38,7 @@ class AsyncPayloads:
         return await self._run(lambda: self._payloads.fetch_prompt(job)) if job.prompt_ref else job
 
     async def drop_prompt(self, job: Job) -> None:
-        if job.prompt_ref:
+        if job.prompt_ref or (job.fallback and job.fallback.prompt_ref):
             await self._run(lambda: self._payloads.drop_prompt(job))
 
     async def shelve_result(self, lease: Lease, packed: bytes) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 
 from headrace.contract.errors import BlobDamaged, BlobNotFound, BlobsUnavailable, HeadraceError
-from headrace.contract.generation import pack_ids, unpack_ids
+from headrace.contract.generation import FrozenRequest, pack_ids, unpack_ids
 from headrace.contract.job import Job, Lease
 from headrace.settings import Settings
 from headrace.store.blobs import BlobStore, open_blobs, read_all
@@ -36,12 +36,19 @@ class Payloads:
         return self.blobs is not None and packed_bytes > self.threshold_bytes
 
     def shelve_prompt(self, job: Job) -> Job:
-        """The job as its record is to keep it: with a `prompt_ref`, durable by then, if its prompt is large."""
-        if self.blobs is None or not self.is_large(ID_BYTES * len(job.request.prompt_ids)):
+        """The job as its record is to keep it: with a `prompt_ref`, durable by then, if its prompt is large; so too the
+        prompt of its fallback."""
+        job = replace(job, prompt_ref=self._shelve(job.request, f"{PROMPTS}{job.id}"))
+        if job.fallback is None:
             return job
-        key = f"{PROMPTS}{job.id}"
-        self.blobs.put(key, pack_ids(job.request.prompt_ids))
-        return replace(job, prompt_ref=BLOB + key)
+        ref = self._shelve(job.fallback.request, f"{PROMPTS}{job.id}.1")
+        return replace(job, fallback=replace(job.fallback, prompt_ref=ref))
+
+    def _shelve(self, request: FrozenRequest, key: str) -> str:
+        if self.blobs is None or not self.is_large(ID_BYTES * len(request.prompt_ids)):
+            return ""
+        self.blobs.put(key, pack_ids(request.prompt_ids))
+        return BLOB + key
 
     def fetch_prompt(self, job: Job) -> Job:
         """The job with its prompt ids, wherever they lie. Raises BlobNotFound, BlobDamaged."""
@@ -51,12 +58,11 @@ class Payloads:
         return replace(job, request=replace(job.request, prompt_ids=unpack_ids(packed)))
 
     def drop_prompt(self, job: Job) -> None:
-        """Delete a prompt that lies in the blob store; saying it again is no error."""
-        if not job.prompt_ref:
-            return
-        if self.blobs is None:
-            raise BlobsUnavailable(f"The prompt of {job.id} is in a blob store, and this process has none.")
-        self.blobs.delete(job.prompt_ref.removeprefix(BLOB))
+        """Delete a prompt that lies in the blob store, and its fallback's; saying it again is no error."""
+        for ref in filter(None, (job.prompt_ref, job.fallback.prompt_ref if job.fallback else "")):
+            if self.blobs is None:
+                raise BlobsUnavailable(f"The prompt of {job.id} is in a blob store, and this process has none.")
+            self.blobs.delete(ref.removeprefix(BLOB))
 
     def shelve_result(self, lease: Lease, packed: bytes) -> str:
         """Where a large result lies, durable by then; '' for one that is to stay in Redis.

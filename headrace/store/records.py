@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Choice, FrozenRequest, Sampling, Usage, pack_ids, unpack_ids
-from headrace.contract.job import Job, JobClass, Kind, Past, State
+from headrace.contract.job import Fallback, Job, JobClass, Kind, Past, State
 from headrace.contract.logprobs import pack_logprobs, packed_size, unpack_logprobs
 
 Value = bytes | str | int
@@ -24,6 +24,7 @@ _TEXTS = (
     "lease_id",
     "owner",
     "digest",
+    "fallback_of",
     "prompt_ref",
     "result_ref",
     "idem_key",
@@ -69,11 +70,33 @@ def request_json(request: FrozenRequest) -> str:
     return _dumps(fields)
 
 
-def request_from(text: bytes, prompt: bytes) -> FrozenRequest:
+def request_from(text: bytes | str, prompt: bytes) -> FrozenRequest:
     fields = _known(FrozenRequest, json.loads(text))
     fields["sampling"] = Sampling(**_known(Sampling, fields["sampling"]))
     fields["stop"] = tuple(fields.get("stop", ()))
     return FrozenRequest(**{**fields, "prompt_ids": unpack_ids(prompt)})
+
+
+def fallback_json(fallback: Fallback) -> str:
+    """What the scripts put into the record's fields when they fall back; `request` as text that they do not read."""
+    request = fallback.request
+    return _dumps(
+        {
+            "model": fallback.model,
+            "lane": fallback.lane,
+            "revision": fallback.revision,
+            "request": request_json(request),
+            "prompt_tokens": len(request.prompt_ids),
+            "max_tokens": request.max_tokens,
+            "prompt_ref": fallback.prompt_ref,
+        }
+    )
+
+
+def fallback_from(text: bytes, prompt: bytes) -> Fallback:
+    fields = json.loads(text)
+    request = request_from(fields["request"], prompt)
+    return Fallback(**{**_known(Fallback, fields), "request": request})
 
 
 def error_json(error: ErrorInfo) -> str:
@@ -97,6 +120,9 @@ def to_hash(job: Job) -> dict[str, Value]:
         "next_offset": _dumps(job.next_offset),
         "finished": _dumps([""] * len(job.next_offset)),
     }
+    if job.fallback:
+        fields["fallback"] = fallback_json(job.fallback)
+        fields["fallback_prompt"] = b"" if job.fallback.prompt_ref else pack_ids(job.fallback.request.prompt_ids)
     if job.needs > 1:
         fields["needs"] = job.needs
     if job.error:
@@ -121,6 +147,8 @@ def from_hash(fields: Mapping[bytes, bytes]) -> Job:
         "request": request_from(fields[b"request"], fields[b"prompt_ids"]),
         "next_offset": tuple(json.loads(fields[b"next_offset"])),
     }
+    if b"fallback" in fields:
+        job["fallback"] = fallback_from(fields[b"fallback"], fields[b"fallback_prompt"])
     if b"error" in fields:
         job["error"] = ErrorInfo(**_known(ErrorInfo, json.loads(fields[b"error"])))
     if b"history" in fields:

@@ -21,6 +21,7 @@ class Intent:
 
     Of `messages` and `prompt` the one that `kind` names is filled; a prompt is text or token ids. `logprobs` counts the
     alternatives wanted for each token, and with `echo` for those of the prompt too; None means no log probabilities.
+    `fallback_model`, where there is one, is run when every retry of `model` has failed before its first token.
     Any other None means that submit decides: a seed is drawn, `max_tokens` is what the model has room for.
     """
 
@@ -42,6 +43,7 @@ class Intent:
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
     deadline_ms: int | None = None
+    fallback_model: str = ""
     user: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from headrace.contract.errors import HeadraceError, IdempotencyConflict, JobNotFound, QueueFull
+from headrace.contract.errors import HeadraceError, IdempotencyConflict, InvalidRequest, JobNotFound, QueueFull
 from headrace.contract.generation import FrozenRequest
 from headrace.contract.ids import new_job_id
-from headrace.contract.job import Job
+from headrace.contract.job import Fallback, Job
 from headrace.queue.base import AcceptReply, Outcome
-from headrace.store.cards import CardBook
+from headrace.store.cards import CardBook, Release
 from headrace.submission.idempotency import HEADER, check_key, keys_for
 from headrace.submission.intent import Intent
 from headrace.submission.limits import settle_max_tokens
@@ -103,30 +103,46 @@ class Submitter:
         return tuple(done)
 
     async def _freeze(self, intent: Intent) -> Job:
-        release = await self._cards.get(intent.model)
+        seed = secrets.randbits(63) if intent.seed is None else intent.seed
+        release, request = await self._frozen_for(intent.model, intent, seed)
+        return Job(
+            id=new_job_id(),
+            model=release.card.id,
+            lane=release.lane,
+            revision=release.card.revision,
+            job_class=intent.job_class,
+            kind=intent.kind,
+            request=request,
+            deadline_at=intent.deadline_ms,
+            fallback=await self._fallback(intent, seed),
+            metadata=intent.metadata,
+        )
+
+    async def _frozen_for(self, model: str, intent: Intent, seed: int) -> tuple[Release, FrozenRequest]:
+        release = await self._cards.get(model)
         card = release.card
         prompt_ids = await self._prompting.prompt_ids(intent, card)
         max_tokens = settle_max_tokens(card, intent.kind, len(prompt_ids), intent.max_tokens, source=intent.source)
-        seed = secrets.randbits(63) if intent.seed is None else intent.seed
-        return Job(
-            id=new_job_id(),
-            model=card.id,
-            lane=release.lane,
-            revision=card.revision,
-            job_class=intent.job_class,
-            kind=intent.kind,
-            request=FrozenRequest(
-                prompt_ids,
-                intent.sampling(seed),
-                max_tokens,
-                intent.stop,
-                logprobs=intent.logprobs,
-                prompt_logprobs=intent.logprobs if intent.echo else None,
-                echo=intent.echo,
-            ),
-            deadline_at=intent.deadline_ms,
-            metadata=intent.metadata,
+        return release, FrozenRequest(
+            prompt_ids,
+            intent.sampling(seed),
+            max_tokens,
+            intent.stop,
+            logprobs=intent.logprobs,
+            prompt_logprobs=intent.logprobs if intent.echo else None,
+            echo=intent.echo,
         )
+
+    async def _fallback(self, intent: Intent, seed: int) -> Fallback | None:
+        """Ids of one vocabulary mean nothing in another, so only a prompt of text can be made for two models."""
+        if not intent.fallback_model:
+            return None
+        if isinstance(intent.prompt, tuple):
+            raise InvalidRequest(
+                "`fallback_model` needs a prompt of text: token ids belong to one model.", param="fallback_model"
+            )
+        release, request = await self._frozen_for(intent.fallback_model, intent, seed)
+        return Fallback(release.card.id, release.lane, release.card.revision, request)
 
     async def _settle(self, job: Job, reply: AcceptReply) -> Submitted:
         match reply.outcome:

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Choice, FrozenRequest, Sampling, TokenLogprobs, Usage, pack_ids
-from headrace.contract.job import Job, JobClass, Kind, Past, State
+from headrace.contract.job import Fallback, Job, JobClass, Kind, Past, State
 from headrace.store.records import from_hash, pack_result, result_size, to_hash, unpack_result
 
 FULL = Job(
@@ -45,6 +45,8 @@ FULL = Job(
     error=ErrorInfo("poison", 'a "b"', False),
     history=(Past(1, "w", "worker_died", "ü", 1_700_000_000_003, 2), Past(2, "v", "engine_error", "", 9, 3)),
     usage=Usage(3, 3, 1),
+    fallback=Fallback("other", "other@stable", "r2", FrozenRequest((5,), Sampling(1), 3, ("x",)), ""),
+    fallback_of="first",
     prompt_ref="blob:prompts/job_1",
     result_ref="hr:result:job_1",
     idem_key="k",

@@ -228,3 +228,31 @@ async def test_a_model_file_as_the_engine_describes_it(
     ids = (await submitter.submit(hostile)).job.request.prompt_ids
     assert max(ids) < model.shape.vocab_size
     assert len([i for i in ids if i >= 256]) == 3
+
+
+async def test_a_fallback_is_frozen_beside_the_first_request(
+    client: redis.Redis, queue: AsyncRedisQueue, submitter: Submitter
+) -> None:
+    first = announce(client)
+    other = announce(client, id="other", aliases=(), revision="r2", context_length=50, max_kv_tokens=50)
+    submitted = await submitter.submit(replace(HELLO, fallback_model="other", seed=3, max_tokens=7))
+    job = await queue.get(submitted.job_id)
+    assert job is not None
+    assert job.fallback is not None
+    assert (job.model, job.revision) == (first.id, first.revision)
+    assert (job.fallback.model, job.fallback.lane, job.fallback.revision) == ("other", "other@stable", other.revision)
+    assert job.fallback.request == job.request  # one tokenizer and template here, so the same ids
+
+
+async def test_a_fallback_that_is_not_there_or_cannot_be_is_refused(
+    client: redis.Redis, queue: AsyncRedisQueue, submitter: Submitter
+) -> None:
+    announce(client)
+    announce(client, id="other", aliases=(), revision="r2", context_length=4, max_kv_tokens=4)
+    with pytest.raises(ModelNotFound):
+        await submitter.submit(replace(HELLO, fallback_model="nobody"))
+    with pytest.raises(ContextLengthExceeded, match="other"):
+        await submitter.submit(replace(HELLO, fallback_model="other"))
+    with pytest.raises(InvalidRequest, match="fallback_model"):
+        await submitter.submit(replace(RAW, prompt=(1, 2), fallback_model="small"))
+    assert list(client.scan_iter("hr:job:*")) == []

@@ -10,13 +10,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from headrace.openai.schema import ChatBody, CompletionBody, Generation, JobBody
+from headrace.openai.dead_letters import PurgeBody, RedriveBody
+from headrace.openai.schema import Body, ChatBody, CompletionBody, JobBody
 
-_BODIES: tuple[type[Generation], ...] = (ChatBody, CompletionBody, JobBody)
+_BODIES: tuple[type[Body], ...] = (ChatBody, CompletionBody, JobBody, RedriveBody, PurgeBody)
 _REF = "#/components/schemas/{model}"
 
 
-def json_body(model: type[Generation]) -> dict[str, Any]:
+def json_body(model: type[Body]) -> dict[str, Any]:
     """A route's `openapi_extra`: its body is this model, as JSON."""
     schema = {"$ref": _REF.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

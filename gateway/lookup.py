@@ -1,10 +1,11 @@
-"""The job that a reader names and the place it wants to read from. Knows ids and cursors as text, not the way out."""
+"""The job or model that a reader names and the place it wants to read from. Knows ids and cursors as text, not the way
+out."""
 
 import structlog
 
 from gateway.cursor import Cursor
 from gateway.services import Services
-from headrace.contract.errors import JobNotFound, JournalExpired
+from headrace.contract.errors import JobNotFound, JournalExpired, ModelNotFound
 from headrace.contract.ids import is_job_id
 from headrace.contract.job import Job
 
@@ -18,6 +19,14 @@ async def find(services: Services, job_id: str) -> Job:
         )
     structlog.contextvars.bind_contextvars(job=job_id)
     return job
+
+
+async def model_of(services: Services, name: str) -> str:
+    """What jobs call a model that was asked for by an alias. A model that is gone still has its jobs."""
+    try:
+        return (await services.cards.get(name)).card.id
+    except ModelNotFound:
+        return name
 
 
 def cursor_of(text: str | None, job: Job) -> Cursor:

@@ -10,13 +10,13 @@ from gateway import sse
 from gateway.api_document import json_body, query_parameters
 from gateway.errors import error_response, json_response
 from gateway.event_stream import EventStream
-from gateway.lookup import cursor_of, expired, find
+from gateway.lookup import cursor_of, expired, find, model_of
 from gateway.prefer import ended_within, preferred_wait
 from gateway.reader import answers_of, text_streams
 from gateway.relay import Road
 from gateway.services import Services
 from gateway.submitting import read_body, submit
-from headrace.contract.errors import HeadraceError, JournalExpired, ModelNotFound
+from headrace.contract.errors import HeadraceError, JournalExpired
 from headrace.contract.events import to_json
 from headrace.contract.job import Job, State
 from headrace.openai.listing import PARAMETERS, job_query
@@ -48,7 +48,7 @@ def router(services: Services) -> APIRouter:
         """Jobs, newest first, without their results."""
         query = job_query(request.query_params.multi_items())
         if query.model:
-            query = replace(query, model=await _model_of(services, query.model))
+            query = replace(query, model=await model_of(services, query.model))
         page = await services.index.page(query)
         return json_response(job_list(page.jobs, page.first_id, page.last_id, page.has_more))
 
@@ -94,14 +94,6 @@ def router(services: Services) -> APIRouter:
 
 async def _shown(services: Services, job: Job) -> dict[str, object]:
     return job_object(job, await answers_of(services, job) if job.state is State.SUCCEEDED else None)
-
-
-async def _model_of(services: Services, name: str) -> str:
-    """What jobs call a model that was asked for by an alias. A model that is gone still has its jobs."""
-    try:
-        return (await services.cards.get(name)).card.id
-    except ModelNotFound:
-        return name
 
 
 async def _frames(road: Road, ping_s: float) -> AsyncGenerator[bytes, None]:

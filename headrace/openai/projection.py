@@ -130,6 +130,8 @@ def job_object(job: Job, answers: Sequence[Answer] | None = None) -> dict[str, A
         "usage": None if job.usage is None else usage_object(job.usage),
         "error": _job_error(job),
         "metadata": dict(job.metadata),
+        "redrive_of": job.redrive_of or None,
+        "redriven_as": job.redriven_as or None,
         "result": None if answers is None else {"choices": choices(job.kind, answers)},
     }
 

@@ -1,0 +1,199 @@
+"""`/v1/dlq`: the dead jobs that wait for a person, page by page; redrive and purge, a bounded number at once.
+
+Knows HTTP's side; whoever wants many of them redriven, or at a rate, asks again with the cursor of the answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+from fastapi import APIRouter, Request, Response
+
+from gateway.api_document import json_body, query_parameters
+from gateway.body import read_json
+from gateway.errors import json_response
+from gateway.lookup import model_of
+from gateway.services import Services
+from gateway.submitting import BODY_TIMEOUT_S
+from headrace.contract.dead_letter_query import DeadLetterFilter, Place
+from headrace.contract.errors import (
+    ErrorInfo,
+    HeadraceError,
+    JobNotFound,
+    JournalExpired,
+    RevisionGone,
+    StoreUnavailable,
+)
+from headrace.contract.events import Event
+from headrace.contract.ids import is_job_id
+from headrace.contract.job import Job
+from headrace.openai.dead_letters import (
+    MOST_AT_ONCE,
+    PARAMETERS,
+    LettersBody,
+    PurgeBody,
+    RedriveBody,
+    letters_page,
+    letters_query,
+    outcomes_page,
+    snapshot_object,
+)
+from headrace.openai.schema import parse
+from headrace.store.dead_letters import DeadLetters
+from headrace.store.journal import join
+from headrace.submission.redrive import Redriver
+from headrace.text.detokenizer import whole_text
+from headrace.text.tokenizer import Tokenizer
+
+LISTED = 20
+
+_log = structlog.get_logger(__name__)
+
+
+def router(services: Services) -> APIRouter:
+    routes = APIRouter(prefix="/v1/dlq", tags=["dead letters"])
+    letters = DeadLetters(services.queue.client, services.payloads)
+    redriver = Redriver(
+        services.queue,
+        services.cards,
+        letters,
+        services.payloads,
+        services.settings.queue.timing(),
+        tell=lambda job: services.metrics.jobs.labels(job.kind.value, job.lane, job.job_class.value).inc(),
+    )
+
+    @routes.get("", openapi_extra={"parameters": query_parameters(PARAMETERS)})
+    async def list_letters(request: Request) -> Response:
+        """Dead jobs of every lane, the latest death first, each with its reason and what went wrong before."""
+        asked = letters_query(request.query_params.multi_items())
+        page = await letters.page(await _wanted(services, asked), limit=asked.limit or LISTED, after=asked.after())
+        return json_response(letters_page(page.letters, page.after))
+
+    @routes.post("/redrive", openapi_extra=json_body(RedriveBody))
+    async def redrive(request: Request) -> Response:
+        """Accept up to `limit` (100) of the oldest again, as new jobs with `redrive_of`. Safe to say again: a letter is
+        redriven once. Go on with `cursor` while `has_more`."""
+        asked = parse(RedriveBody, await read_json(request, services.settings.gateway.max_body_bytes, BODY_TIMEOUT_S))
+        page = await redriver.redrive(
+            await _wanted(services, asked),
+            limit=asked.limit or MOST_AT_ONCE,
+            after=asked.after(),
+            deadline_ms=None if asked.deadline_seconds is None else round(asked.deadline_seconds * 1000),
+            dry_run=bool(asked.dry_run),
+        )
+        done = [
+            {"id": each.letter_id, "redriven_as": each.job_id or None} for each in page.outcomes if each.error is None
+        ]
+        refused = {each.letter_id: each.error for each in page.outcomes if each.error is not None}
+        for each in done:
+            _log.info("gateway.redriven", job=each["id"], redriven_as=each["redriven_as"])
+        return json_response(outcomes_page("dead_letter.redrive", done, refused, page.after))
+
+    @routes.post("/purge", openapi_extra=json_body(PurgeBody))
+    async def purge(request: Request) -> Response:
+        """Delete up to `limit` (100) of the oldest for good: record, events and prompt. Go on with `cursor` while
+        `has_more`."""
+        asked = parse(PurgeBody, await read_json(request, services.settings.gateway.max_body_bytes, BODY_TIMEOUT_S))
+        wanted, after = await _wanted(services, asked), asked.after()
+        absent = await letters.absent(wanted.ids) if after is None else ()
+        refused = {each.job_id: ErrorInfo(JobNotFound.code, "It is no dead letter.") for each in absent}
+        page = await letters.page(wanted, limit=asked.limit or MOST_AT_ONCE, after=after, oldest_first=True)
+        done, reached = await _purge(letters, page.letters, dry_run=bool(asked.dry_run))
+        go_on = page.after if len(done) == len(page.letters) else reached
+        return json_response(outcomes_page("dead_letter.purge", [{"id": job_id} for job_id in done], refused, go_on))
+
+    @routes.get("/{job_id}")
+    async def show(job_id: str) -> Response:
+        """One dead job in full: its request as it was frozen, prompt and answer so far as text, and every event."""
+        letter = await _find(letters, job_id)
+        events = await _events(services, job_id)
+        tokenizer = await _tokenizer(services, letter)
+        choices = [
+            {
+                "index": index,
+                "tokens": len(so_far.token_ids),
+                "text": _text(tokenizer, so_far.token_ids, letter.request.stop),
+                "finish_reason": so_far.finish_reason,
+            }
+            for index, so_far in enumerate(join(events, letter.request.n))
+        ]
+        prompt = await _prompt(services, letter, tokenizer)
+        return json_response(snapshot_object(letter, prompt, choices, events))
+
+    @routes.delete("/{job_id}")
+    async def delete(job_id: str) -> Response:
+        """Purge one dead job."""
+        letter = await _find(letters, job_id)
+        deleted = await letters.purge(letter.id)
+        _log.info("gateway.purged", job=letter.id)
+        return json_response({"id": letter.id, "object": "dead_letter", "deleted": deleted})
+
+    return routes
+
+
+async def _wanted(services: Services, asked: LettersBody) -> DeadLetterFilter:
+    wanted = asked.wanted()
+    return replace(wanted, model=await model_of(services, wanted.model)) if wanted.model else wanted
+
+
+async def _purge(letters: DeadLetters, found: Sequence[Job], *, dry_run: bool) -> tuple[list[str], Place | None]:
+    """The letters that are gone now, and the place that was reached. A store that goes away on the way ends it early;
+    raises StoreUnavailable when it was away from the beginning."""
+    done: list[str] = []
+    reached: Place | None = None
+    for letter in found:
+        try:
+            if not dry_run:
+                await letters.purge(letter.id)
+                _log.info("gateway.purged", job=letter.id)
+        except StoreUnavailable:
+            if not done:
+                raise
+            break
+        done.append(letter.id)
+        reached = Place.of(letter)
+    return done, reached
+
+
+async def _find(letters: DeadLetters, job_id: str) -> Job:
+    letter = await letters.find(job_id) if is_job_id(job_id) else None
+    if letter is None:
+        raise JobNotFound(
+            f"There is no dead letter {job_id[:80]!r}.",
+            next_step="It was purged, redriven or never dead: look at /v1/jobs/<id>.",
+        )
+    structlog.contextvars.bind_contextvars(job=job_id)
+    return letter
+
+
+async def _events(services: Services, job_id: str) -> list[Event]:
+    """All of the journal; none of one that is no longer kept."""
+    events: list[Event] = []
+    try:
+        while page := await services.journal.read(job_id, events[-1].seq if events else 0):
+            events += page
+    except (JobNotFound, JournalExpired):
+        return []
+    return events
+
+
+async def _tokenizer(services: Services, letter: Job) -> Tokenizer | RevisionGone:
+    try:
+        return await services.cards.tokenizer(letter.revision)
+    except RevisionGone as error:
+        return error
+
+
+def _text(tokenizer: Tokenizer | RevisionGone, ids: Sequence[int], stop: Sequence[str]) -> str | None:
+    return None if isinstance(tokenizer, RevisionGone) else whole_text(tokenizer, ids, stop)
+
+
+async def _prompt(services: Services, letter: Job, tokenizer: Tokenizer | RevisionGone) -> str | HeadraceError:
+    """The prompt as the model read it, or why it cannot be shown."""
+    if isinstance(tokenizer, RevisionGone):
+        return tokenizer
+    try:
+        whole = await services.payloads.fetch_prompt(letter)
+    except HeadraceError as error:
+        return error
+    return b"".join(tokenizer.prompt_pieces(whole.request.prompt_ids)).decode("utf-8", "replace")

@@ -1,0 +1,88 @@
+"""Every way in which a worker is told to go: its jobs go on elsewhere at once, uncounted, with the same tokens."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from headrace.contract.events import Resumed
+from headrace.contract.job import State
+from headrace.store import keys
+from tests.integration.workers.fleet import Fleet, eventually
+from tests.integration.workers.test_fake_engine_runs import QUICK, expected
+from tests.metadata_server import MetadataStandIn, running_metadata
+from workers.inference.worker import InferenceWorker
+
+Told = Callable[[Fleet, InferenceWorker, MetadataStandIn], None]
+
+WAYS: dict[str, Told] = {
+    "a signal or the console": lambda fleet, worker, cloud: worker.request_stop(),
+    "the control channel": lambda fleet, worker, cloud: _publish(fleet, worker),
+    "a spot notice": lambda fleet, worker, cloud: cloud.interrupt(),
+}
+
+
+def _publish(fleet: Fleet, worker: InferenceWorker) -> None:
+    fleet.client.publish(keys.control(worker.id), b'{"type": "drain"}')
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_its_jobs_are_decoded_elsewhere_at_once(fleet: Fleet, way: str) -> None:
+    with running_metadata() as cloud:
+        told = fleet.settings("fake:speed=50", queue=QUICK, notices="ec2", notices_url=cloud.url)
+        with fleet.worker(told) as worker, fleet.worker(fleet.settings("fake:speed=50", queue=QUICK)) as beside:
+            eventually(lambda: beside.ready, "engine ready")
+            beside.pause(True)
+            jobs = {fleet.submit(worker, f"job {i}", 1000): f"job {i}" for i in range(8)}
+            eventually(lambda: all(fleet.running(job_id) for job_id in jobs), "tokens")
+            beside.pause(False)
+            WAYS[way](fleet, worker, cloud)
+            assert worker.join(5.0)
+            assert fleet.client.scard(f"hr:held:{worker.id}") == 0
+            eventually(lambda: all(fleet.running(job_id) for job_id in jobs), "tokens")
+            for job_id, prompt in jobs.items():
+                seen = fleet.offset(job_id)
+                eventually(lambda one=job_id, seen=seen: fleet.offset(one) > seen, "more tokens")  # type: ignore[misc]
+                fleet.queue.cancel(job_id)
+                job = fleet.get(job_id)
+                assert (job.attempt, job.retries, job.deaths_total) == (2, 0, 0)
+                assert [e.worker for e in fleet.events(job_id) if isinstance(e, Resumed)] == [beside.id]
+                tokens = fleet.token_ids(job_id)
+                assert tokens == expected(prompt, len(tokens))
+
+
+def test_an_engine_that_hangs_holds_nothing_up(fleet: Fleet) -> None:
+    with fleet.worker(fleet.settings("fake:hang_at=20,poison=33", queue=QUICK)) as worker:
+        job_id = fleet.submit(worker, "! hangs", 40)
+        eventually(lambda: fleet.running(job_id, 20), "tokens")
+        began = time.monotonic()
+        worker.request_stop()
+        eventually(lambda: fleet.get(job_id).state is State.QUEUED, "job back", 1.0)
+        assert worker.join(4.0)
+        assert time.monotonic() - began < 4.0
+        assert fleet.get(job_id).deaths_total == 0
+        assert fleet.token_ids(job_id) == expected("! hangs", 20)
+        assert worker.engine_pid is None
+
+
+def test_a_store_that_is_away_for_a_moment_gets_its_jobs_back(own_fleet: Fleet) -> None:
+    with own_fleet.worker(own_fleet.settings("fake:speed=50", queue=QUICK | {"lease_ms": 20_000})) as worker:
+        job_id = own_fleet.submit(worker, "moment", 500)
+        eventually(lambda: own_fleet.running(job_id), "tokens")
+        own_fleet.server.kill()
+        worker.request_stop()
+        assert not worker.join(0.5)
+        own_fleet.server.start()
+        assert worker.join(5.0)
+        job = own_fleet.get(job_id)
+        assert (job.state, job.deaths_total, job.retries) == (State.QUEUED, 0, 0)
+
+
+def test_a_notice_that_stands_when_it_starts_keeps_it_from_claiming(fleet: Fleet) -> None:
+    with running_metadata() as cloud:
+        cloud.interrupt()
+        with fleet.worker(fleet.settings("fake:", queue=QUICK, notices="auto", notices_url=cloud.url)) as worker:
+            eventually(lambda: worker.status().state == "paused", "paused")
+            job_id = fleet.submit(worker, "not here", 10)
+            cloud.instance_action = None
+            assert fleet.ended(job_id).state is State.SUCCEEDED

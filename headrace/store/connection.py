@@ -1,11 +1,13 @@
 """How Redis is reached: clients with limits on every wait, and its errors as ours. Knows no key."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import redis
 import redis.asyncio
+from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
@@ -31,8 +33,43 @@ _NOT_NOW = (
 )
 
 
+_STALE = (redis.exceptions.ConnectionError,)
+"""What is tried again, once. Not a timeout: whoever has waited for one has waited long enough to be told."""
+
+
+class _Honest(AbstractConnection):
+    """uvloop says of a connection that is gone that one must not write to it any more, which is no network error to
+    redis-py: it would pass as a mistake of ours."""
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            raise redis.exceptions.ConnectionError(f"The connection is gone: {error}") from error
+
+
+class _HonestTcp(_Honest, redis.asyncio.Connection):
+    pass
+
+
+class _HonestTls(_Honest, SSLConnection):
+    pass
+
+
+class _HonestUnix(_Honest, UnixDomainSocketConnection):
+    pass
+
+
+_HONEST: Mapping[type[AbstractConnection], type[AbstractConnection]] = {
+    redis.asyncio.Connection: _HonestTcp,
+    SSLConnection: _HonestTls,
+    UnixDomainSocketConnection: _HonestUnix,
+}
+
+
 def connect(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float = 5.0) -> redis.Redis:
-    """A blocking client, safe for threads. A stale connection is replaced once; more is the caller's decision.
+    """A blocking client, safe for threads. A stale connection is replaced once; more is the caller's decision, and a
+    server that does not answer is one that cannot be reached.
 
     Raises SetupError for what is not a Redis URL.
     """
@@ -41,7 +78,7 @@ def connect(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float
             url,
             socket_connect_timeout=connect_timeout_s,
             socket_timeout=socket_timeout_s,
-            retry=Retry(NoBackoff(), 1),
+            retry=Retry(NoBackoff(), 1, _STALE),
             decode_responses=False,
         )
 
@@ -58,9 +95,10 @@ def connect_async(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s:
             timeout=socket_timeout_s,
             socket_connect_timeout=connect_timeout_s,
             socket_timeout=socket_timeout_s,
-            retry=redis.asyncio.retry.Retry(NoBackoff(), 1),
+            retry=AsyncRetry(NoBackoff(), 1, _STALE),
             decode_responses=False,
         )
+        pool.connection_class = _HONEST[pool.connection_class]
         return redis.asyncio.Redis.from_pool(pool)
 
 

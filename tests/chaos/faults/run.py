@@ -1,0 +1,86 @@
+"""Every kind of trouble with Redis, with many seeds, by hand: `python -m tests.chaos.faults.run --seeds 20`.
+
+One line a round on standard output, all figures in `benchmarks/results/faults.json`. Exit code 1 when a round had a
+fault; `--only tail-at-byte --seed 17` plays that one round again.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from tests.chaos.faults.fleet import BY_DEFAULT, SHORT, FaultFleet, Times, running
+from tests.chaos.faults.rounds import Round, play
+from tests.chaos.faults.scenarios import KINDS
+
+TIMES = {"default": BY_DEFAULT, "short": SHORT}
+_SUMS = ("jobs", "tokens", "lost", "repeated", "different", "forgotten", "refused")
+
+
+def rounds(names: Sequence[str], seeds: Sequence[int], times: Times) -> Iterator[Round]:
+    """One fleet for all seeds of a scenario; a fault is the end of a fleet."""
+    for name in names:
+        left = list(seeds)
+        while left:
+            with (
+                tempfile.TemporaryDirectory(prefix="hr-") as folder,
+                running(Path(folder), times, fsync=KINDS[name].fsync) as fleet,
+            ):
+                yield from _on_one_fleet(fleet, name, left)
+
+
+def _on_one_fleet(fleet: FaultFleet, name: str, left: list[int]) -> Iterator[Round]:
+    """Takes seeds from the front of `left`."""
+    while left:
+        done = play(fleet, name, left.pop(0))
+        yield done
+        if not done.clean:
+            return
+
+
+def summary(done: Sequence[Round]) -> list[dict[str, Any]]:
+    """One row a scenario."""
+    rows = []
+    for name in dict.fromkeys(each.scenario for each in done):
+        tallies = [each.tally for each in done if each.scenario == name]
+        sums = {key: sum(getattr(tally, key) for tally in tallies) for key in _SUMS}
+        rows.append(
+            {
+                "scenario": name,
+                "rounds": len(tallies),
+                **sums,
+                "on_again_max_s": round(max(tally.on_s for tally in tallies), 2),
+                "slowest_answer_s": round(max(tally.slowest_s for tally in tallies), 2),
+                "rounds_with_faults": sum(bool(tally.faults) for tally in tallies),
+            }
+        )
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.faults.run", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seeds", type=int, default=5, help="how many (default 5)")
+    parser.add_argument("--seed", type=int, help="the first, or with --only the one (default 0)")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="some of the scenarios")
+    parser.add_argument(
+        "--times", choices=TIMES, default="default", help="the protocol's own times, or a fifth of them"
+    )
+    parser.add_argument("--out", type=Path, default=results.FOLDER / "faults.json")
+    given = parser.parse_args()
+    seeds = [given.seed] if given.seed is not None else list(range(given.seeds))
+    done: list[Round] = []
+    for each in rounds(given.only, seeds, TIMES[given.times]):
+        done.append(each)
+        sys.stdout.write(each.line() + "\n" + "".join(f"    {fault}\n" for fault in each.tally.faults[:20]))
+        sys.stdout.flush()
+    flags = {"seeds": seeds, "times": given.times}
+    if given.seed is None:
+        results.write(given.out, {**results.header(Path("fake")), "flags": flags, "scenarios": summary(done)})
+    return 0 if all(each.clean for each in done) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -98,6 +98,7 @@ class Job:
     """The record. Times are integer milliseconds of the server's clock; None means not yet.
 
     With a `prompt_ref` the prompt lies in the blob store, and `request.prompt_ids` is empty until it is fetched.
+    `digest` is that of its last claim, `digests` those under which attempts began, each once and the first in front.
     `history` keeps the last attempts that went wrong, oldest first. `place` is where it stands in its lane.
     `redrive_of` and `replay_of` name the job that this one does again, `redriven_as` the one that does a dead job again;
     no worker of another digest than `digest_wanted`, where there is one, may claim it. `fallback_of` names the model that it
@@ -118,6 +119,7 @@ class Job:
     lease_id: str = ""
     owner: str = ""
     digest: str = ""
+    digests: tuple[str, ...] = ()
     attempt: int = 0
     retries: int = 0
     deaths: int = 0

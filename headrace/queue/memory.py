@@ -242,7 +242,8 @@ class MemoryQueue:
         return AppendReply(Outcome.OK, entry.job.seq, listeners, diverged=diverged)
 
     def _begin(self, entry: _Entry) -> int:
-        job = entry.job = replace(entry.job, state=State.RUNNING)
+        digests = tuple(dict.fromkeys((*entry.job.digests, entry.job.digest)))
+        job = entry.job = replace(entry.job, state=State.RUNNING, digests=digests)
         if entry.started_digest is None:
             entry.started_digest = job.digest
             return self._write(entry, Started(job.seq + 1, job.attempt, job.owner, job.revision, job.digest))
@@ -327,7 +328,7 @@ class MemoryQueue:
         self._let_go(entry)
         self._write(entry, Retrying(entry.job.seq + 1, 0, error))
         job = entry.job
-        entry.job = replace(other, seq=job.seq, epoch=job.epoch, lease_id="", owner="", error=error)
+        entry.job = replace(other, seq=job.seq, epoch=job.epoch, lease_id="", owner="", error=error, digests=())
         entry.started_digest = None
         self._enqueue(entry)
         return FinishReply(Outcome.OK, State.QUEUED)

@@ -127,6 +127,8 @@ def to_hash(job: Job) -> dict[str, Value]:
         fields["needs"] = job.needs
     if job.error:
         fields["error"] = error_json(job.error)
+    if job.digests:
+        fields["digests"] = _dumps(job.digests)
     if job.history:
         fields["history"] = _dumps([asdict(past) for past in job.history])
     if job.usage:
@@ -151,6 +153,8 @@ def from_hash(fields: Mapping[bytes, bytes]) -> Job:
         job["fallback"] = fallback_from(fields[b"fallback"], fields[b"fallback_prompt"])
     if b"error" in fields:
         job["error"] = ErrorInfo(**_known(ErrorInfo, json.loads(fields[b"error"])))
+    if b"digests" in fields:
+        job["digests"] = tuple(json.loads(fields[b"digests"]))
     if b"history" in fields:
         job["history"] = tuple(Past(**_known(Past, past)) for past in json.loads(fields[b"history"]))
     if b"usage" in fields:

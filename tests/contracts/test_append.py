@@ -145,6 +145,7 @@ def test_a_resume_under_another_digest_is_not_exact(bench: Bench, job: Job) -> N
     bench.queue.release(second.lease)
     append(bench, claim(bench, "w3", digest="d1").lease)
     assert bench.events(job.id)[-1] == Resumed(4, 3, "w3", (0,), exact=True)
+    assert get(bench, job.id).digests == ("d1", "d2")
 
 
 def test_an_attempt_that_never_began_leaves_no_trace(bench: Bench, job: Job) -> None:

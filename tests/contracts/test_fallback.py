@@ -71,6 +71,7 @@ def test_a_reader_sees_a_retry_and_a_second_start(bench: Bench) -> None:
     assert (retrying.in_ms, retrying.error.code) == (0, "engine_error")
     assert isinstance(started, Started)
     assert (started.revision, started.digest, started.attempt) == ("r2", "d2", 5)
+    assert get(bench, job.id).digests == ("d2",)
 
 
 def test_after_a_token_nobody_else_goes_on(bench: Bench) -> None:

@@ -16,8 +16,15 @@ if r[2] ~= lease_id or r[3] ~= epoch or not HELD[r[1]] then return { 'LOST' } en
 local seq, offsets, finished = tonumber(r[4]), cjson.decode(r[5]), cjson.decode(r[6])
 local listeners, diverged, first_token, ended_here = -1, 0, false, false
 
+local function contains(list, wanted)
+  for _, item in ipairs(list) do
+    if item == wanted then return true end
+  end
+  return false
+end
+
 local function begin()
-  local a = redis.call('HMGET', key, 'attempt', 'owner', 'revision', 'digest', 'started_digest')
+  local a = redis.call('HMGET', key, 'attempt', 'owner', 'revision', 'digest', 'started_digest', 'digests')
   local who = '"attempt":' .. a[1] .. ',"worker":' .. cjson.encode(a[2])
   seq = seq + 1
   if a[5] then
@@ -27,6 +34,11 @@ local function begin()
     listeners = write_event(id, seq, 'started',
       who .. ',"revision":' .. cjson.encode(a[3]) .. ',"digest":' .. cjson.encode(a[4]))
     redis.call('HSET', key, 'started_digest', a[4])
+  end
+  local digests = cjson.decode(a[6] or '[]')
+  if not contains(digests, a[4]) then
+    digests[#digests + 1] = a[4]
+    redis.call('HSET', key, 'digests', cjson.encode(digests))
   end
   redis.call('HSET', key, 'state', 'RUNNING', 'seq', seq)
 end

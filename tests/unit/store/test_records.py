@@ -43,6 +43,7 @@ FULL = Job(
     ended_at=1_700_000_000_005,
     deadline_at=1_700_000_000_006,
     error=ErrorInfo("poison", 'a "b"', False),
+    digests=("d1", "d2"),
     history=(Past(1, "w", "worker_died", "ü", 1_700_000_000_003, 2), Past(2, "v", "engine_error", "", 9, 3)),
     usage=Usage(3, 3, 1),
     fallback=Fallback("other", "other@stable", "r2", FrozenRequest((5,), Sampling(1), 3, ("x",)), ""),

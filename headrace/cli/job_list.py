@@ -75,7 +75,7 @@ def _row(view: JobView, now_ms: int) -> tuple[str, ...]:
 def _facts(raw: Mapping[str, Any]) -> dict[str, str]:
     """What is worth a line, in the order in which it happened."""
     facts = {name: str(raw[name]) for name in ("id", "state", "model", "class", "kind", "attempt") if name in raw}
-    facts |= {name: _moment(raw[name]) for name in _TIMES if raw.get(name) is not None}
+    facts |= {name: moment(raw[name]) for name in _TIMES if raw.get(name) is not None}
     if usage := raw.get("usage"):
         facts["tokens"] = f"{usage['prompt_tokens']} in, {usage['completion_tokens']} out"
     facts |= {f"  {key}": str(value) for key, value in (raw.get("metadata") or {}).items()}
@@ -84,7 +84,8 @@ def _facts(raw: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _moment(milliseconds: int) -> str:
+def moment(milliseconds: int) -> str:
+    """A point in time where the reader is, to the millisecond."""
     seconds, rest = divmod(milliseconds, 1000)
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) + f".{rest:03}"
 

@@ -28,6 +28,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "events": "headrace.cli.jobs:events",
         "cancel": "headrace.cli.jobs:cancel",
         "jobs": "headrace.cli.job_list:app",
+        "dlq": "headrace.cli.dlq:app",
         "chat": "headrace.cli.chat:chat",
         "config": "headrace.cli.config:app",
         "doctor": "headrace.cli.doctor:doctor",

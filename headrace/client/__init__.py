@@ -4,7 +4,19 @@ from headrace.client.async_client import AsyncClient
 from headrace.client.async_handle import AsyncJobHandle
 from headrace.client.client import Client
 from headrace.client.handle import JobHandle
+from headrace.client.letters import DeadLetter, LetterOutcome
 from headrace.client.result import JobResult, JobView, ModelView
 from headrace.client.retry import Patience
 
-__all__ = ["AsyncClient", "AsyncJobHandle", "Client", "JobHandle", "JobResult", "JobView", "ModelView", "Patience"]
+__all__ = [
+    "AsyncClient",
+    "AsyncJobHandle",
+    "Client",
+    "DeadLetter",
+    "JobHandle",
+    "JobResult",
+    "JobView",
+    "LetterOutcome",
+    "ModelView",
+    "Patience",
+]

@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx2
 
 from headrace.client import core, endpoint, listing
+from headrace.client.async_dead_letters import AsyncDeadLetters
 from headrace.client.async_handle import AsyncJobHandle
 from headrace.client.attempts import Attempts
 from headrace.client.following import Following
@@ -59,6 +60,11 @@ class AsyncClient:
     def url(self) -> str:
         """As `Client.url`."""
         return self._gateways.url
+
+    @property
+    def dlq(self) -> AsyncDeadLetters:
+        """As `Client.dlq`."""
+        return AsyncDeadLetters(self._send)
 
     async def submit(
         self,

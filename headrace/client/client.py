@@ -14,6 +14,7 @@ import httpx2
 
 from headrace.client import core, endpoint, listing
 from headrace.client.attempts import Attempts
+from headrace.client.dead_letters import DeadLetters
 from headrace.client.following import Following
 from headrace.client.gateways import Gateways
 from headrace.client.handle import JobHandle
@@ -63,6 +64,11 @@ class Client:
     def url(self) -> str:
         """The gateway that is asked first now."""
         return self._gateways.url
+
+    @property
+    def dlq(self) -> DeadLetters:
+        """The dead jobs that wait for a person: list, show, redrive, purge."""
+        return DeadLetters(self._send)
 
     def submit(
         self,

@@ -1,0 +1,200 @@
+"""Dead letters as the gateway shows them, and the walks through them, without any I/O. Knows `/v1/dlq`'s JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict
+from urllib.parse import urlencode
+
+from headrace.client import core
+from headrace.client.listing import Moment
+from headrace.client.pace import Pace
+from headrace.contract.errors import ErrorInfo, HeadraceError, InvalidRequest
+from headrace.contract.ids import is_job_id
+
+MOST_AT_ONCE = 100
+"""Letters that one call lists, redrives or purges."""
+
+_PATIENCE_S = 30.0
+"""A redrive may have large prompts to fetch."""
+
+
+class Filters(TypedDict, total=False):
+    """Which dead letters. What is left out, or None, lets everything pass.
+
+    `code` is that of the reason or of an error on the way to it; `since` and `until` bound the time of death.
+    """
+
+    ids: Sequence[str] | None
+    model: str | None
+    lane: str | None
+    tenant: str | None
+    code: str | None
+    since: Moment | None
+    until: Moment | None
+    metadata: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead job that waits for a person. `raw` is the whole JSON object: history, times, and after `show` the frozen
+    request, prompt, choices so far and events."""
+
+    id: str
+    model: str
+    reason: ErrorInfo
+    attempts: int
+    deaths: int
+    workers: tuple[str, ...]
+    ended_at: int
+    raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LetterOutcome:
+    """What became of one letter: with an `error` it stays parked. After a redrive `redriven_as` is the new job."""
+
+    id: str
+    redriven_as: str = ""
+    error: ErrorInfo | None = None
+
+
+def show_call(job_id: str) -> core.Call:
+    return core.Call("GET", f"/v1/dlq/{_checked(job_id)}")
+
+
+def read_letter(data: Mapping[str, Any]) -> DeadLetter:
+    """Raises HeadraceError when the object is not a dead letter as this version knows it."""
+    try:
+        return DeadLetter(
+            id=data["id"],
+            model=data["model"],
+            reason=ErrorInfo(data["reason"]["code"], data["reason"]["message"]),
+            attempts=data["attempts"],
+            deaths=data["deaths"],
+            workers=tuple(data["workers"]),
+            ended_at=data["ended_at"],
+            raw=data,
+        )
+    except (KeyError, TypeError) as error:
+        raise _unknown(error) from error
+
+
+class LetterPages:
+    """One walk through the list, the latest death first. `limit` bounds the letters in all; None is all there are."""
+
+    def __init__(self, wanted: Filters, limit: int | None) -> None:
+        fields = _fields(wanted)
+        metadata = fields.pop("metadata", {})
+        ids = {"ids": ",".join(fields.pop("ids"))} if "ids" in fields else {}
+        self._query = {**fields, **ids, **{f"metadata[{name}]": value for name, value in metadata.items()}}
+        self._left = _checked_limit(limit)
+        self._more = True
+
+    def next_call(self) -> core.Call | None:
+        """What to ask for next; None when all that is wanted has been read."""
+        if not self._more or self._left == 0:
+            return None
+        count = MOST_AT_ONCE if self._left is None else min(MOST_AT_ONCE, self._left)
+        return core.Call("GET", f"/v1/dlq?{urlencode({**self._query, 'limit': count})}")
+
+    def read(self, reply: core.Reply) -> list[DeadLetter]:
+        page = core.read_json(reply)
+        try:
+            letters = [read_letter(each) for each in page["data"]]
+            self._more = bool(page["has_more"])
+            self._query["cursor"] = page["cursor"]
+        except (KeyError, TypeError) as error:
+            raise _unknown(error) from error
+        if self._left is not None:
+            self._left -= len(letters)
+        return letters
+
+
+class Walk:
+    """One redrive or purge, oldest first, in calls of at most MOST_AT_ONCE, and no faster than its pace.
+
+    `options` are further fields of each call; `pace` None means as fast as it goes.
+    """
+
+    def __init__(
+        self, verb: str, wanted: Filters, options: Mapping[str, Any], limit: int | None, pace: Pace | None
+    ) -> None:
+        self._verb = verb
+        self._fields = _fields(wanted) | {name: value for name, value in options.items() if value is not None}
+        self._ids: list[str] | None = self._fields.pop("ids", None)
+        self._left = _checked_limit(limit)
+        self._pace = pace
+        self._cursor: str | None = None
+        self._asked: list[str] = []
+        self._more = True
+
+    def next(self, now: float) -> core.Call | float | None:
+        """What to say next, or the seconds until there is something to say, or None at the end."""
+        if not self._more or self._left == 0:
+            return None
+        count = MOST_AT_ONCE if self._pace is None else min(MOST_AT_ONCE, self._pace.due(now))
+        if self._pace is not None and count == 0:
+            return self._pace.next_at - now
+        if self._left is not None:
+            count = min(count, self._left)
+        return core.Call("POST", f"/v1/dlq/{self._verb}", json=self._body(count), wait_s=_PATIENCE_S)
+
+    def read(self, reply: core.Reply, now: float) -> list[LetterOutcome]:
+        page = core.read_json(reply)
+        try:
+            done = [LetterOutcome(each["id"], each.get("redriven_as") or "") for each in page["data"]]
+            refused = [LetterOutcome(each["id"], error=_error(each["error"])) for each in page["refused"]]
+            has_more, self._cursor = bool(page["has_more"]), page["cursor"]
+        except (KeyError, TypeError) as error:
+            raise _unknown(error) from error
+        if not has_more:
+            self._asked = []
+        self._more = has_more or bool(self._ids)
+        if self._pace is not None:
+            self._pace = self._pace.took(now, len(done))
+        if self._left is not None:
+            self._left -= min(self._left, len(done))
+        return done + refused
+
+    def _body(self, count: int) -> dict[str, Any]:
+        body = {**self._fields, "limit": count}
+        if self._ids is not None:
+            if not self._asked:
+                self._asked, self._ids = self._ids[:count], self._ids[count:]
+            body["ids"] = self._asked
+        return body | ({"cursor": self._cursor} if self._cursor else {})
+
+
+def _fields(wanted: Filters) -> dict[str, Any]:
+    """The filter as JSON. Raises InvalidRequest for what cannot be a job's id, and for no ids at all: that would be
+    everything."""
+    given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    for name in ("since", "until"):
+        if isinstance(moment := given.get(name), datetime):
+            given[name] = round(moment.timestamp() * 1000)
+    if "ids" in given:
+        given["ids"] = [_checked(job_id) for job_id in given["ids"]]
+        if not given["ids"]:
+            raise InvalidRequest("No ids were given.", param="ids", next_step="Leave `ids` out to mean every letter.")
+    return given
+
+
+def _checked(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise InvalidRequest(f"{job_id!r} is not a job's id (job_ and 26 letters and digits).", param="id")
+    return job_id
+
+
+def _checked_limit(limit: int | None) -> int | None:
+    if limit is not None and limit < 1:
+        raise InvalidRequest("A limit is at least 1.", param="limit")
+    return limit
+
+
+def _error(data: Mapping[str, Any]) -> ErrorInfo:
+    return ErrorInfo(data["code"], data["message"])
+
+
+def _unknown(error: Exception) -> HeadraceError:
+    return HeadraceError(f"The gateway's answer is not one of dead letters as this version knows it ({error!r}).")

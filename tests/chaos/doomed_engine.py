@@ -1,0 +1,58 @@
+"""An engine whose process dies at a named moment of its work, or which fails a request. Knows no pipe and no jobs."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.contract.errors import ErrorInfo
+from tests.chaos.doom import Doom
+from workers.inference.child import Runner, load_runner
+from workers.inference.messages import AddRequest, ChildOptions, Output, Stepped
+
+WITHIN_S = 0.002
+"""How far into a step it dies: less than a step takes."""
+
+
+@dataclass
+class DoomedEngine:
+    """Passes everything on to the real one, or to the fake one."""
+
+    runner: Runner
+    doom: Doom
+    fresh: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.runner, name)
+
+    def add(self, request: AddRequest) -> Output | None:
+        self.fresh = True
+        return self.runner.add(request)
+
+    def step(self) -> Stepped:
+        named, self.fresh = "child.prefill" if self.fresh else "child.step", False
+        dies = self.doom.due(named)
+        if dies:
+            self.doom.strike_in(WITHIN_S)
+        stepped = self.runner.step()
+        if dies:
+            time.sleep(60)  # what this step brought is told to nobody
+        if any(output.finish_reason for output in stepped.outputs):
+            self.doom.at("child.last")
+        if stepped.outputs and self.doom.due("child.error"):
+            return self._failed(stepped)
+        return stepped
+
+    def _failed(self, stepped: Stepped) -> Stepped:
+        """The first request of the step fails, in a way that may pass."""
+        struck, *others = stepped.outputs
+        self.runner.abort((struck.request_id,))
+        error = ErrorInfo("engine_error", "The engine was told to fail.", retryable=True)
+        failed = Output(struck.request_id, struck.offset, (), error=error)
+        return stepped._replace(outputs=(failed, *others))
+
+
+def load_doomed(doom: Doom, options: ChildOptions) -> Runner:
+    """As the child loads its engine; dies before it is ready where that is the point."""
+    doom.at("child.start")
+    engine: Any = DoomedEngine(load_runner(options), doom)
+    return engine  # type: ignore[no-any-return]

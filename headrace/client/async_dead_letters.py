@@ -12,8 +12,8 @@ from headrace.client.pace import Pace
 
 
 class AsyncDeadLetters:
-    """Arguments, answers and errors are those of `DeadLetters`. A redrive that is cancelled has done what it told of and
-    perhaps one call more; saying it again does nothing twice."""
+    """Arguments, answers and errors are those of `DeadLetters`. A redrive that is cancelled has done what it told of,
+    and perhaps one call more; saying it again does nothing twice."""
 
     def __init__(self, send: Callable[[core.Call], Awaitable[core.Reply]]) -> None:
         self._send = send

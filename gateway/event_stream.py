@@ -1,16 +1,16 @@
 """The response that sends a stream of frames. Knows when to stop sending, not what is in a frame."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
-from typing import Any
 
 import structlog
 from fastapi import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway import sse
 from gateway.errors import ClientGone
+from gateway.patience import patience
 from gateway.presence import Presence
 from headrace.contract.errors import HeadraceError
 from headrace.openai.projection import error_body
@@ -64,19 +64,20 @@ class EventStream(Response):
             await self._say(send, HeadraceError("Something went wrong here while streaming."))
 
     async def _send_frames(self, send: Send) -> None:
-        async with aclosing(self._frames) as frames:
+        """Waits for nobody but a client whose connection is full, and for that one only so long."""
+        async with aclosing(self._frames) as frames, patience(SEND_TIMEOUT_S) as watch:
             async for data in frames:
-                await self._send(send, {"type": "http.response.body", "body": data, "more_body": True})
+                watch.begin()
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                watch.end()
 
     async def _say(self, send: Send, error: HeadraceError) -> None:
         await self._send(send, {"type": "http.response.body", "body": self._last_words(error), "more_body": True})
 
-    async def _send(self, send: Send, message: MutableMapping[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await send(message)
-        except TimeoutError:
-            raise ClientGone from None
+    async def _send(self, send: Send, message: Message) -> None:
+        async with patience(SEND_TIMEOUT_S) as watch:
+            watch.begin()
+            await send(message)
 
 
 def openai_last_words(error: HeadraceError) -> bytes:

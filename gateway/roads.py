@@ -30,8 +30,11 @@ class Roads:
         Raises what its road raised: StoreUnavailable, JournalExpired or JobNotFound.
         """
         try:
-            async with asyncio.timeout(timeout_s):
-                number, said = await self._heard.get()
+            if self._heard.empty():
+                async with asyncio.timeout(timeout_s):
+                    number, said = await self._heard.get()
+            else:
+                number, said = self._heard.get_nowait()
         except TimeoutError:
             return None
         if isinstance(said, Exception):

@@ -46,7 +46,8 @@ class Transcript:
         choice, seen = delta.choice, self.cursor.offsets[delta.choice]
         fresh = delta.token_ids[self._known[choice] - delta.offset :]
         hidden = max(0, seen - self._known[choice])  # shown to this reader on an earlier connection
-        self._push(choice, fresh[:hidden])
+        if hidden:
+            self._push(choice, fresh[:hidden])
         shown = fresh[hidden:]
         text = self._push(choice, shown)
         finishes = delta.finish_reason is not None and choice not in self.cursor.finished
@@ -55,12 +56,15 @@ class Transcript:
         if finishes:
             text += self._streams[choice].flush()
         self._move(delta.seq, choice, seen + len(shown), finishes)
+        finish_reason = delta.finish_reason if finishes else None
+        if delta.offset == seen and (shown, text, finish_reason) == (delta.token_ids, delta.text, delta.finish_reason):
+            return delta  # nothing of it was seen before, and whoever published it derived the same text
         return replace(
             delta,
             offset=seen,
             token_ids=shown,
             text=text,
-            finish_reason=delta.finish_reason if finishes else None,
+            finish_reason=finish_reason,
             logprobs=delta.logprobs[len(delta.logprobs) - len(shown) :] if delta.logprobs else (),
             prompt_logprobs=delta.prompt_logprobs if seen == 0 else (),
         )

@@ -99,13 +99,18 @@ _CLASSES: dict[str, type[Event]] = {
     cls.type: cls for cls in (Accepted, Started, Delta, Retrying, Resumed, Completed, Failed, Cancelled, Expired)
 }
 
+_FIELDS: dict[type[Event], tuple[str, ...]] = {
+    cls: tuple(field.name for field in fields(cls)) for cls in _CLASSES.values()
+}
 _LOGPROBS = ("logprobs", "prompt_logprobs")
 """Left out of an event that has none."""
 
 
 def to_json(event: Event) -> dict[str, Any]:
     """The public JSON object of an event, `seq` and `type` first."""
-    body = {field.name: getattr(event, field.name) for field in fields(event)}
+    if isinstance(event, Delta) and not event.logprobs and not event.prompt_logprobs:
+        return _plain_delta(event)
+    body = {name: getattr(event, name) for name in _FIELDS[type(event)]}
     if isinstance(event, (Retrying, Failed)):
         # Whether to retry is the queue's business; the public event says what happened.
         body["error"] = {"code": event.error.code, "message": event.error.message}
@@ -120,7 +125,7 @@ def to_json(event: Event) -> dict[str, Any]:
 def from_json(data: Mapping[str, Any]) -> Event:
     """Inverse of `to_json`. Raises KeyError for an unknown type; fields of a newer version are dropped."""
     cls = _CLASSES[data["type"]]
-    body = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+    body = {name: data[name] for name in _FIELDS[cls] if name in data}
     if "error" in body:
         code = body["error"]["code"]
         body["error"] = ErrorInfo(code, body["error"]["message"], error_class(code).retryable)
@@ -133,6 +138,19 @@ def from_json(data: Mapping[str, Any]) -> Event:
         if name in body:
             body[name] = tuple(entry and _token_logprobs(entry) for entry in body[name])
     return cls(**body)
+
+
+def _plain_delta(delta: Delta) -> dict[str, Any]:
+    """What nearly every event is, without a look at what its class has."""
+    return {
+        "seq": delta.seq,
+        "type": "delta",
+        "choice": delta.choice,
+        "offset": delta.offset,
+        "token_ids": delta.token_ids,
+        "text": delta.text,
+        "finish_reason": delta.finish_reason,
+    }
 
 
 def _token_logprobs(entry: Mapping[str, Any]) -> TokenLogprobs:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import hiredis
 import orjson
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
@@ -25,6 +26,8 @@ MOST_BUFFERED = 1000
 """Events that wait for one slow reader before it is sent to the journal."""
 
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+_MOST_READ = 65_536
+_NOTHING = object()  # hiredis' word for a buffer without a whole message
 
 
 class Listener:
@@ -33,35 +36,47 @@ class Listener:
     def __init__(self) -> None:
         self._buffer: deque[Event] = deque()
         self._missed = False
-        self._news = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
     async def next(self, timeout_s: float) -> Event | None:
-        """The next event; None after `timeout_s` of silence, and at once when something may have been missed."""
-        if not self._news.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._news.wait()
-        event = None
+        """The next event; None after `timeout_s` of silence, and at once when something may have been missed.
+
+        Waits for nothing where `timeout_s` is 0 or something has been heard already.
+        """
+        if not self._buffer and not self._missed and timeout_s > 0:
+            await self._news(timeout_s)
         if self._missed:
             self._missed = False
-        elif self._buffer:
-            event = self._buffer.popleft()
-        if not self._buffer:
-            self._news.clear()
-        return event
+            return None
+        return self._buffer.popleft() if self._buffer else None
 
     def hear(self, event: Event) -> None:
         if len(self._buffer) >= MOST_BUFFERED:
             self.miss()
         else:
             self._buffer.append(event)
-            self._news.set()
+            self._wake()
 
     def miss(self) -> None:
         """Forget what waits: the journal has it."""
         self._buffer.clear()
         self._missed = True
-        self._news.set()
+        self._wake()
+
+    async def _news(self, timeout_s: float) -> None:
+        # By hand and not with asyncio.timeout, which costs more than all else that is done for an event.
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(timeout_s, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class _Channel:
@@ -164,7 +179,7 @@ class LiveHub:
                 await self._subscribe_all(connection)
                 failures = 0
                 await self._read(connection)
-            except (RedisError, OSError):
+            except (RedisError, OSError, hiredis.ProtocolError):
                 # Goes on below: listeners are told by the acknowledgement of the next subscription.
                 failures += 1
             finally:
@@ -184,19 +199,32 @@ class LiveHub:
             self._connection = connection
 
     async def _read(self, connection: AbstractConnection) -> None:
+        """Whole buffers, and all messages in one: read one by one, each would cost a timer and a task's turn."""
+        # redis-py has connected and said who we are; from here on nobody but us reads its stream.
+        stream = connection._reader
+        assert stream is not None
+        parser = hiredis.Reader(notEnoughData=_NOTHING)
         asked = False
         while True:
-            message = await connection.read_response(timeout=self._ping_s, disconnect_on_error=False, push_request=True)
-            if message is not None:
-                asked = False
-                if isinstance(message, list):
-                    self._dispatch(message)
-            elif asked:
-                raise redis.exceptions.ConnectionError("Redis has gone silent.")
-            else:
+            try:
+                async with asyncio.timeout(self._ping_s):
+                    data = await stream.read(_MOST_READ)
+            except TimeoutError:
+                if asked:
+                    raise redis.exceptions.ConnectionError("Redis has gone silent.") from None
                 asked = True
                 async with self._sending:
                     await connection.send_command("PING")
+                continue
+            if not data:
+                raise redis.exceptions.ConnectionError("Redis has closed the connection.")
+            asked = False
+            parser.feed(data)
+            while (message := parser.gets()) is not _NOTHING:
+                if isinstance(message, Exception):
+                    raise redis.exceptions.ResponseError(str(message))
+                if isinstance(message, list):
+                    self._dispatch(message)
 
     def _dispatch(self, message: list[Any]) -> None:
         kind = message[0]

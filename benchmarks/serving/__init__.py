@@ -1,0 +1,1 @@
+"""What the measurements of the gateway have in common: the processes that are measured and those that load them."""

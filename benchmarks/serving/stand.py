@@ -1,0 +1,130 @@
+"""A Redis and one gateway, each in a process of its own, and what they cost. Knows processes, no load."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import redis
+
+from headrace.contract.model_card import ModelCard
+from headrace.store.cards import write_card
+from headrace.supervisor.redis_server import EmbeddedRedis, free_port
+from workers.inference.fake_engine import CHAT_TEMPLATE, EOS, byte_tokenizer
+
+MODEL: Final = "stand"
+REVISION: Final = "stand-1"
+_START_S: Final = 60.0
+_STOP_S: Final = 10.0
+_CONTEXT: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What runs. `redis_url` is what everybody is given, `port` the gateway's on 127.0.0.1."""
+
+    redis_url: str
+    port: int
+    gateway: psutil.Process
+    redis: psutil.Process
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a process has used so far: seconds of CPU, its kernel's share included, and bytes of memory."""
+
+    cpu_s: float
+    memory: int
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> "Cost":
+        used = process.cpu_times()
+        return cls(used.user + used.system, process.memory_info().rss)
+
+
+@contextmanager
+def standing(fsync: str, environ: Mapping[str, str] | None = None) -> Iterator[Stand]:
+    """Both of them up, on free ports and in an empty folder; with the embedded Redis' options but for `fsync`."""
+    with tempfile.TemporaryDirectory(prefix="hr-") as name:
+        folder = Path(name)
+        embedded = EmbeddedRedis(folder)
+        port = free_port()
+        environment = {**os.environ, "HEADRACE_REDIS__URL": embedded.url, **(environ or {})}
+        command = [sys.executable, "-m", "gateway", "--port", str(port)]
+        with (
+            _process([*embedded.spec.command, "--appendfsync", fsync], folder / "redis.log", dict(os.environ)) as store,
+            _process(command, folder / "gateway.log", environment) as gateway,
+        ):
+            _until(embedded.answers, store, folder / "redis.log")
+            _until(lambda: _listens(port), gateway, folder / "gateway.log")
+            yield Stand(embedded.url, port, psutil.Process(gateway.pid), psutil.Process(store.pid))
+
+
+def announce(client: redis.Redis) -> None:
+    """A model that every id is a byte of, so that text costs what the gateway's work costs and no more."""
+    card = ModelCard(
+        id=MODEL,
+        revision=REVISION,
+        context_length=_CONTEXT,
+        max_kv_tokens=_CONTEXT,
+        vocab_size=EOS + 1,
+        eos_ids=(EOS,),
+        bos_id=None,
+        tokenizer_ref="",
+        chat_template=CHAT_TEMPLATE,
+        digest=REVISION,
+        created_at=time.time_ns() // 1_000_000,
+    )
+    write_card(client, card, byte_tokenizer())
+
+
+def processor() -> dict[str, Any]:
+    """The versions that serve: they change what an event costs as much as our code does."""
+    from importlib.metadata import version
+
+    packages = ("fastapi", "uvicorn", "uvloop", "httptools", "redis", "hiredis", "orjson", "pydantic")
+    return {name: version(name) for name in packages}
+
+
+@contextmanager
+def _process(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _until(ready: Any, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up_at = time.monotonic() + _START_S
+    while not ready():
+        if process.poll() is not None or time.monotonic() > give_up_at:
+            raise RuntimeError(f"it did not start: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.02)
+
+
+def _listens(port: int) -> bool:
+    import socket
+
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False

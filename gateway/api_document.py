@@ -11,16 +11,16 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from headrace.openai.dead_letters import PurgeBody, RedriveBody
-from headrace.openai.schema import Body, ChatBody, CompletionBody, JobBody
+from headrace.openai.schema import Body, ChatBody, CompletionBody, JobBody, ReplayBody
 
-_BODIES: tuple[type[Body], ...] = (ChatBody, CompletionBody, JobBody, RedriveBody, PurgeBody)
+_BODIES: tuple[type[Body], ...] = (ChatBody, CompletionBody, JobBody, ReplayBody, RedriveBody, PurgeBody)
 _REF = "#/components/schemas/{model}"
 
 
-def json_body(model: type[Body]) -> dict[str, Any]:
+def json_body(model: type[Body], *, required: bool = True) -> dict[str, Any]:
     """A route's `openapi_extra`: its body is this model, as JSON."""
     schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def query_parameters(described: Mapping[str, str]) -> list[dict[str, Any]]:

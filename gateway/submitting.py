@@ -14,6 +14,7 @@ from headrace.contract.job import Job
 from headrace.openai.schema import Generation, parse
 from headrace.submission.idempotency import HEADER, body_hash
 from headrace.submission.intent import Intent
+from headrace.submission.submit import Submitted
 from headrace.telemetry import tracing
 
 BODY_TIMEOUT_S = 30.0
@@ -57,12 +58,16 @@ async def submit_all(
         intents, idem_key=idempotency_key(request), body_hash=seen_as, traceparent=tracing.current()
     )
     structlog.contextvars.bind_contextvars(job=first.job_id, **({"jobs": len(intents)} if others else {}))
-    for submitted in (first, *others):
-        if not submitted.replayed:
-            job = submitted.job
-            services.metrics.jobs.labels(job.kind.value, job.lane, job.job_class.value).inc()
-    seen = first.job if first.replayed else await _as_recorded(services, first.job)
-    return (Accepted(seen, first.replayed), *(Accepted(each.job, each.replayed) for each in others))
+    for submitted in others:
+        _count(services, submitted)
+    return (await as_accepted(services, first), *(Accepted(each.job, each.replayed) for each in others))
+
+
+async def as_accepted(services: Services, submitted: Submitted) -> Accepted:
+    """Counted if it is new, and with the times the server gave it."""
+    _count(services, submitted)
+    job = submitted.job if submitted.replayed else await _as_recorded(services, submitted.job)
+    return Accepted(job, submitted.replayed)
 
 
 def idempotency_key(request: Request) -> str:
@@ -70,8 +75,14 @@ def idempotency_key(request: Request) -> str:
     return request.headers.get(HEADER, "")
 
 
+def _count(services: Services, submitted: Submitted) -> None:
+    if not submitted.replayed:
+        job = submitted.job
+        services.metrics.jobs.labels(job.kind.value, job.lane, job.job_class.value).inc()
+
+
 async def _as_recorded(services: Services, job: Job) -> Job:
-    """With the times the server gave it. The job is durable by now, so failing to look is no failure."""
+    """The job is durable by now, so failing to look is no failure."""
     try:
         return await services.queue.get(job.id) or job
     except StoreUnavailable:

@@ -15,12 +15,14 @@ _PREFIX = {Kind.CHAT: "chatcmpl", Kind.COMPLETION: "cmpl"}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One choice. `finish_reason` is `stop` or `length`; `logprobs` is in the shape of the answer's kind."""
+    """One choice. `finish_reason` is `stop` or `length`; `logprobs` is in the shape of the answer's kind. OpenAI's
+    replies have no `token_ids`; the results of jobs show them."""
 
     index: int
     text: str
     finish_reason: str
     logprobs: dict[str, Any] | None = None
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,20 @@ def job_object(job: Job, answers: Sequence[Answer] | None = None) -> dict[str, A
         "ended_at": job.ended_at,
         "deadline_at": job.deadline_at,
         "attempt": job.attempt,
+        "digests": list(job.digests),
+        "digest_wanted": job.digest_wanted or None,
         "usage": None if job.usage is None else usage_object(job.usage),
         "error": _job_error(job),
         "metadata": dict(job.metadata),
         "redrive_of": job.redrive_of or None,
         "redriven_as": job.redriven_as or None,
-        "result": None if answers is None else {"choices": choices(job.kind, answers)},
+        "replay_of": job.replay_of or None,
+        "result": None if answers is None else {"choices": _with_ids(choices(job.kind, answers), answers)},
     }
+
+
+def _with_ids(shown: Sequence[dict[str, Any]], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    return [{**choice, "token_ids": answer.token_ids} for choice, answer in zip(shown, answers, strict=True)]
 
 
 def _job_error(job: Job) -> dict[str, Any] | None:

@@ -203,6 +203,14 @@ class JobBody(Generation):
     deadline_seconds: Annotated[float, Field(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
 
 
+class ReplayBody(Body):
+    """`POST /v1/jobs/<id>/replay`: how the same request is to be run again. All of it may be left out."""
+
+    any_digest: bool | None = None
+    job_class: Literal["interactive", "standard", "batch", "background"] | None = Field(default=None, alias="class")
+    deadline_seconds: Annotated[float, Field(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
+
+
 B = TypeVar("B", bound=Body)
 
 

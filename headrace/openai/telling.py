@@ -20,6 +20,7 @@ class Part:
     text: str
     finish_reason: str | None
     logprobs: dict[str, Any] | None
+    token_ids: tuple[int, ...] = ()
 
     @property
     def says_nothing(self) -> bool:
@@ -47,7 +48,7 @@ class Telling:
         self._begun[delta.choice] = True
         text = b"".join(in_front).decode("utf-8", "replace") + delta.text
         index = self._first_index + delta.choice
-        return Part(index, text, delta.finish_reason, self._logprobs(delta, in_front))
+        return Part(index, text, delta.finish_reason, self._logprobs(delta, in_front), delta.token_ids)
 
     def _logprobs(self, delta: Delta, in_front: list[bytes]) -> dict[str, Any] | None:
         request = self._job.request
@@ -78,4 +79,10 @@ def answers(parts: Iterable[Part]) -> list[Answer]:
 def _answer(index: int, said: list[Part]) -> Answer:
     reasons = [part.finish_reason for part in said if part.finish_reason is not None]
     text = "".join(part.text for part in said)
-    return Answer(index, text, reasons[-1] if reasons else "stop", joined(part.logprobs for part in said))
+    return Answer(
+        index,
+        text,
+        finish_reason=reasons[-1] if reasons else "stop",
+        logprobs=joined(part.logprobs for part in said),
+        token_ids=tuple(token_id for part in said for token_id in part.token_ids),
+    )

@@ -102,6 +102,16 @@ class Submitter:
             raise
         return tuple(done)
 
+    async def submit_frozen(self, job: Job, *, body_hash: str = "") -> Submitted:
+        """As `submit`, for a request that was frozen before; its key is the job's own."""
+        check_key(job.idem_key)
+        try:
+            return await self._settle(job, await self._queue.accept(job, body_hash=body_hash))
+        except BaseException:
+            if not job.idem_key:
+                self._abandon(job.id)
+            raise
+
     async def _freeze(self, intent: Intent) -> Job:
         seed = secrets.randbits(63) if intent.seed is None else intent.seed
         release, request = await self._frozen_for(intent.model, intent, seed)

@@ -17,22 +17,10 @@ from workers.inference.messages import AddRequest
 JOBS = 8
 """Of one wave."""
 
-WORDS = [
-    "river",
-    "mill",
-    "wheel",
-    "race",
-    "stone",
-    "water",
-    "grain",
-    "miller",
-    "sluice",
-    "weir",
-    "flume",
-    "sack",
-    "flour",
-    "night",
-]
+LARGE, SEVERAL, CANCELLED = 0, 1, 2
+"""Places in a wave of which it is known beforehand what stands there; the rest is drawn, and so are their details."""
+
+WORDS = ("river", "mill", "wheel", "race", "stone", "water", "grain", "miller", "sluice", "weir", "flume", "sack")
 SUCCESS = frozenset({State.SUCCEEDED})
 MAY_CANCEL = SUCCESS | {State.CANCELLED}
 CLASSES = ("interactive", "standard", "batch", "background")
@@ -78,14 +66,14 @@ def wave(seed: int, number: int, model: str, *, jobs: int = JOBS, real: bool = F
 
 
 def _draw(dice: random.Random, name: str, place: int, model: str, *, real: bool) -> Order:
-    large = not real and dice.random() < 0.2
+    large = not real and (place == LARGE or dice.random() < 0.1)
     body: dict[str, Any] = {
         "model": model,
         "prompt": _prompt(dice, 400 if large else dice.randrange(8, 60)),
-        "max_tokens": dice.choice((300, 260) if large else (8, 24, 40, 64, 96) if not real else (12, 24, 40)),
+        "max_tokens": dice.choice((254, 270) if large else (8, 24, 40, 64, 96) if not real else (12, 24, 40)),
         "seed": dice.randrange(2**40),
         "temperature": dice.choice((0.0, 0.7, 1.0)),
-        "n": dice.choice((1, 1, 1, 2, 3)) if not large else 1,
+        "n": 1 if large else dice.choice((2, 3)) if place == SEVERAL else dice.choice((1, 1, 1, 1, 2)),
         "class": dice.choice(CLASSES),
         "metadata": {"order": name},
     }
@@ -97,9 +85,9 @@ def _draw(dice: random.Random, name: str, place: int, model: str, *, real: bool)
         body |= {"top_p": 0.9, "top_k": 40}
     if dice.random() < 0.2:
         body["deadline_seconds"] = dice.choice((25, 600))
-    if dice.random() < 0.35:
+    if not large and dice.random() < 0.35:
         body["stop"] = [dice.choice((" the", ",", ".", "and"))] if real else _stops(dice, body)
-    mode = dice.choices((Mode.STREAM, Mode.POLL, Mode.CANCEL), (5, 4, 1))[0]
+    mode = Mode.CANCEL if place == CANCELLED else dice.choices(list(Mode), (5, 4, 1))[0]
     return Order(
         number=place,
         body=body,

@@ -12,24 +12,24 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.chaos import orders, rounds
-from tests.chaos.ground import Ground, running
+from tests.chaos.ground import LEASE_MS, Ground, running
 from tests.chaos.orders import Order
 from tests.chaos.rounds import Point, Round, Trouble, Who
 from tests.chaos.undisturbed import Undisturbed
 
-FAKE = "fake:speed=200"
+FAKE, MODEL_FAKE = "fake:speed=400", "fake"
 REAL = "smollm2-135m-instruct"
 REAL_LEASE_MS = 2000
-FOLDER = Path("benchmarks/results")
+"""What workers are told to load; requests call the fake engine's model `fake`."""
 
 POINTS = (
     Point("accept.before", Who.GATEWAY, "accept.before", 4, "12: no record, no job"),
@@ -131,41 +131,46 @@ class Sitting:
     def flags(self) -> str:
         return " --real" if self.real else ""
 
-    @contextmanager
-    def fleet(self) -> Iterator[tuple[Ground, Callable[[int, int], Sequence[Order]]]]:
-        """A fleet, and the orders of a seed's wave."""
-        lease_ms = REAL_LEASE_MS if self.real else rounds_lease_ms()
-        model = REAL if self.real else FAKE
-        with running(model, lease_ms=lease_ms) as ground:
-            name = str(ground.client.srandmember("hr:cards").decode()).rpartition("@")[0]  # type: ignore[union-attr]
-            draw = partial(_wave, name, self)
-            yield ground, Undisturbed(ground, draw) if self.real else draw
+
+class Fleets:
+    """One fleet after the other: one that is not whole after a round is left for a new one. Close it."""
+
+    def __init__(self, sitting: Sitting) -> None:
+        self._sitting = sitting
+        self._stack = ExitStack()
+        self._ground: Ground | None = None
+        self._undisturbed = Undisturbed(partial(self._draw, number=0))
+
+    def close(self) -> None:
+        self._ground = None
+        self._stack.close()
+
+    async def play(self, point: Point, seed: int) -> Round:
+        """One round on a fleet that is whole."""
+        if self._ground is None:
+            model, lease_ms = (REAL, REAL_LEASE_MS) if self._sitting.real else (FAKE, LEASE_MS)
+            self._ground = self._stack.enter_context(running(model, lease_ms=lease_ms))
+        ground, waves = self._ground, partial(self._draw, seed)
+        if self._sitting.real:
+            await self._undisturbed.learn(ground, seed)
+            waves = partial(self._undisturbed.wave, seed)
+        done = await rounds.play(ground, point, seed, waves)
+        _tell(done, ground, self._sitting)
+        if not ground.whole():
+            self.close()
+        return done
+
+    def _draw(self, seed: int, number: int) -> Sequence[Order]:
+        sitting = self._sitting
+        return orders.wave(seed, number, REAL if sitting.real else MODEL_FAKE, jobs=sitting.jobs, real=sitting.real)
 
 
-def rounds_lease_ms() -> int:
-    """Leases of the fake fleet."""
-    from tests.chaos.ground import LEASE_MS
-
-    return LEASE_MS
-
-
-def _wave(model: str, sitting: Sitting, seed: int, number: int) -> Sequence[Order]:
-    return orders.wave(seed, number, model, jobs=sitting.jobs, real=sitting.real)
-
-
-def try_point(point: Point, sitting: Sitting) -> Line:
-    """All seeds, on as few fleets as it takes: one that is not whole after a round is left."""
+def try_point(point: Point, sitting: Sitting, fleets: Fleets | None = None) -> Line:
+    """All seeds, on fleets of its own unless there are some."""
     line = Line(point.name, point.rules)
-    seeds = list(sitting.seeds)
-    while seeds:
-        with sitting.fleet() as (ground, draw):
-            while seeds:
-                seed = seeds.pop(0)
-                done = asyncio.run(rounds.play(ground, point, seed, partial(draw, seed)))
-                line.add(done)
-                _tell(done, ground, sitting)
-                if not ground.whole():
-                    break
+    with closing(fleets or Fleets(sitting)) if fleets is None else nullcontext(fleets) as own:
+        for seed in sitting.seeds:
+            line.add(asyncio.run(own.play(point, seed)))
     return line
 
 
@@ -184,7 +189,8 @@ def _tell(done: Round, ground: Ground, sitting: Sitting) -> None:
 def try_points(points: Iterable[Point], sitting: Sitting, processes: int) -> Iterator[Line]:
     """Line by line, as they are done."""
     if processes == 1:
-        yield from (try_point(point, sitting) for point in points)
+        with closing(Fleets(sitting)) as fleets:
+            yield from (try_point(point, sitting, fleets) for point in points)
         return
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(partial(try_point, sitting=sitting), points)

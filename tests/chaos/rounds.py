@@ -20,7 +20,7 @@ from tests.chaos.oracle import Receipt, Verdict, judge
 from tests.chaos.orders import Order
 from tests.chaos.several import Inside
 
-LOOK_S = 0.005
+LOOK_S = 0.01
 MOST_WAVES = 6
 """Of work, until the point has been come to."""
 
@@ -32,7 +32,7 @@ class Who(StrEnum):
 
     WORKER = "worker"
     ENGINE = "engine"
-    GATEWAY = "gateway"
+    GATEWAY = "any gateway"
     SWEEPER = "any sweeper"
 
 
@@ -171,6 +171,8 @@ class Drama:
                 return [self._place.engine_sentence]
             case Who.SWEEPER:
                 return [place.sentence for place in self._ground.places if place is not self._other]
+            case Who.GATEWAY:
+                return [place.sentence for place in self._ground.gateways]
             case _:
                 return [self._place.sentence]
 

@@ -9,32 +9,30 @@ from tests.chaos.ground import Ground
 from tests.chaos.orders import Answer, Mode, Order
 from tests.chaos.several import Inside
 
-Draw = Callable[[int, int], Sequence[Order]]
-
 
 class Undisturbed:
-    """The orders of a seed's wave with their answers, which a run that nobody disturbed gave before."""
+    """The orders of a seed with their answers, which a run that nobody disturbed gave before."""
 
-    def __init__(self, ground: Ground, draw: Draw) -> None:
-        self._ground = ground
+    def __init__(self, draw: Callable[[int], Sequence[Order]]) -> None:
         self._draw = draw
-        self._known: dict[tuple[int, int], tuple[Order, ...]] = {}
+        self._known: dict[int, tuple[Order, ...]] = {}
 
-    def __call__(self, seed: int, number: int) -> Sequence[Order]:
-        return self._known[seed, number]
+    def wave(self, seed: int, number: int) -> Sequence[Order]:
+        """Each wave of a round orders the same again."""
+        return [replace(order, key=f"{order.key}-{number}") for order in self._known[seed]]
 
-    async def learn(self, seed: int, number: int) -> None:
-        """Run a wave, on a fleet that is whole."""
-        if (seed, number) in self._known:
+    async def learn(self, ground: Ground, seed: int) -> None:
+        """Run the orders of a seed, on a fleet that is whole."""
+        if seed in self._known:
             return
-        ordered = self._draw(seed, number)
-        customers = Customers(self._ground.urls, Inside(self._ground.queue).submit)
+        ordered = self._draw(seed)
+        customers = Customers(ground.urls, Inside(ground.queue).submit)
         try:
             asked = (customers.serve(_patiently(order)) for order in ordered)
             receipts = await asyncio.gather(*asked)
         finally:
             await customers.close()
-        kept = self._ground.reader.snapshot(()).jobs
+        kept = ground.reader.snapshot(()).jobs
         learnt = []
         for order, receipt in zip(ordered, receipts, strict=True):
             assert not receipt.trouble, receipt.trouble
@@ -43,8 +41,8 @@ class Undisturbed:
             answers = tuple(Answer(each.token_ids, each.finish_reason, each.logprobs) for each in found.result)
             tokens = len(found.job.request.prompt_ids) if found.job.usage is None else found.job.usage.prompt_tokens
             learnt.append(replace(order, answers=answers, prompt_tokens=tokens))
-        self._known[seed, number] = tuple(learnt)
-        self._ground.reader.forget()
+        self._known[seed] = tuple(learnt)
+        ground.reader.forget()
 
 
 def _patiently(order: Order) -> Order:

@@ -24,6 +24,7 @@ from workers.inference.messages import (
     Ready,
     StartFailed,
     Stepped,
+    StepStats,
     Stop,
 )
 
@@ -44,9 +45,15 @@ class Runner(Protocol):
         """Take a request; an output with an error when it is refused."""
         ...
 
-    def abort(self, request_ids: tuple[str, ...]) -> None: ...
-    def abort_all(self) -> None: ...
+    def abort(self, request_ids: tuple[str, ...] | None) -> None:
+        """These, or all of them."""
+        ...
+
     def busy(self) -> bool: ...
+    def idle(self) -> StepStats | None:
+        """What is held while nothing is to be done; None before the first step."""
+        ...
+
     def check_integrity(self) -> None:
         """Asked while nothing is to be done; AssertionError when something was lost."""
         ...
@@ -123,17 +130,21 @@ def serve(runner: Runner, pipe: Connection, commands: "queue.SimpleQueue[Command
 def _serve(runner: Runner, reports: Reports, commands: "queue.SimpleQueue[Command]") -> None:
     while True:
         refused: list[Output] = []
+        freed = False
         while not commands.empty() or not runner.busy():
-            if refused and commands.empty():
+            if (refused or freed) and commands.empty():
                 break
             command = _next(commands, runner)
             if isinstance(command, Stop):
                 return
+            freed = freed or isinstance(command, AbortRequests | AbortAll)
             refusal = _obey(runner, command)
             if refusal is not None:
                 refused.append(refusal)
-        if refused:
-            reports.put(Stepped(tuple(refused)))
+        # Without a next step nobody would hear that what was aborted holds nothing any more.
+        idle = runner.idle() if freed and not runner.busy() else None
+        if refused or idle is not None:
+            reports.put(Stepped(tuple(refused), idle))
         if runner.busy():
             reports.put(runner.step())
 
@@ -155,7 +166,7 @@ def _obey(runner: Runner, command: Command) -> Output | None:
         case AbortRequests(request_ids):
             runner.abort(request_ids)
         case AbortAll():
-            runner.abort_all()
+            runner.abort(None)
     return None
 
 

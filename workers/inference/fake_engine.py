@@ -17,10 +17,13 @@ from workers.inference.messages import AddRequest, ModelFacts, Output, Ready, St
 
 SCHEME = "fake:"
 EOS = 256
+PAGE = 16
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+FAILED = ErrorInfo("engine_error", "The fake engine was told to fail.", retryable=True)
+FINAL = ErrorInfo("engine_error", "The fake engine was told to fail as it would again.")
 LETTERS = b"abcdefghijklmnopqrstuvwxyz    "
 
 
@@ -36,6 +39,7 @@ class Knobs:
     crash_at: int = -1
     hang_at: int = -1
     error_at: int = -1
+    final_at: int = -1
 
 
 def parse_knobs(text: str) -> Knobs:
@@ -99,18 +103,18 @@ class FakeEngine:
         self._requests[request.request_id] = (request, len(request.token_ids))
         return None
 
-    def abort(self, request_ids: tuple[str, ...]) -> None:
-        for request_id in request_ids:
+    def abort(self, request_ids: tuple[str, ...] | None) -> None:
+        for request_id in list(self._requests) if request_ids is None else request_ids:
             self._requests.pop(request_id, None)
-
-    def abort_all(self) -> None:
-        self._requests.clear()
 
     def check_integrity(self) -> None:
         """It has nothing to lose."""
 
     def busy(self) -> bool:
         return bool(self._requests)
+
+    def idle(self) -> StepStats:
+        return StepStats(kv_pages=self._knobs.kv_tokens // PAGE, kv_pages_used=self._pages_used())
 
     def step(self) -> Stepped:
         began = time.monotonic()
@@ -125,8 +129,14 @@ class FakeEngine:
             decoded_tokens=sum(len(output.token_ids) for output in outputs),
             running=len(self._requests),
             scheduled=scheduled,
+            kv_pages=self._knobs.kv_tokens // PAGE,
+            kv_pages_used=self._pages_used(),
         )
         return Stepped(outputs, stats)
+
+    def _pages_used(self) -> int:
+        """It keeps no KV; these are the pages that an engine would hold for what it knows."""
+        return sum(-(-(len(request.prompt_ids) + offset) // PAGE) for request, offset in self._requests.values())
 
     def _advance(self, request: AddRequest, offset: int) -> Output:
         if self._struck(request):
@@ -134,10 +144,9 @@ class FakeEngine:
                 os.kill(os.getpid(), signal.SIGKILL)
             while offset == self._knobs.hang_at:
                 time.sleep(1)
-            if offset == self._knobs.error_at:
+            if offset in (self._knobs.error_at, self._knobs.final_at):
                 del self._requests[request.request_id]
-                error = ErrorInfo("engine_error", "The fake engine was told to fail.", retryable=True)
-                return Output(request.request_id, offset, (), error=error)
+                return Output(request.request_id, offset, (), error=FAILED if offset == self._knobs.error_at else FINAL)
         ended = offset + 1 >= request.max_tokens
         if ended:
             del self._requests[request.request_id]

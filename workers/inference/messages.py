@@ -134,7 +134,8 @@ class StepStats(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """All that one step brought, or with empty stats, the refusals of `AddRequest`."""
+    """All that one step brought; without stats, the refusals of `AddRequest`; with stats that nothing was scheduled in,
+    what an engine holds whose last requests were aborted."""
 
     outputs: tuple[Output, ...]
     stats: StepStats | None = None

@@ -9,12 +9,12 @@ MEASURED_STEPS = 100
 
 
 def record_step(metrics: Recorder, stats: StepStats) -> None:
-    """Steps that decoded nothing leave no row in the histogram of decode rows."""
+    """Steps that decoded nothing leave no row in the histogram of decode rows, and what was no step none at all."""
     if stats.scheduled:
         metrics.observe("headrace_engine_batch_requests", len(stats.scheduled))
+        metrics.observe("headrace_engine_step_seconds", stats.seconds)
     if stats.decode_rows:
         metrics.observe("headrace_engine_decode_rows", stats.decode_rows)
-    metrics.observe("headrace_engine_step_seconds", stats.seconds)
     metrics.add("headrace_engine_prefill_tokens_total", stats.prefill_tokens)
     metrics.add("headrace_engine_prefix_hit_tokens_total", stats.cached_tokens)
     metrics.add("headrace_engine_decoded_tokens_total", stats.decoded_tokens)

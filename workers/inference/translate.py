@@ -139,13 +139,17 @@ class EngineRunner:
         self._open.add(request.request_id)
         return None
 
-    def abort(self, request_ids: tuple[str, ...]) -> None:
-        for request_id in request_ids:
+    def abort(self, request_ids: tuple[str, ...] | None) -> None:
+        for request_id in tuple(self._open) if request_ids is None else request_ids:
             self._engine.abort(request_id)
             self._open.discard(request_id)
 
-    def abort_all(self) -> None:
-        self.abort(tuple(self._open))
+    def idle(self) -> StepStats | None:
+        last, budget = self._engine.stats, self._engine.budget()
+        if last is None:
+            return None
+        held = budget.total_tokens - budget.free_tokens
+        return StepStats(kv_pages=last.pages, kv_pages_used=held * last.pages // budget.total_tokens)
 
     def busy(self) -> bool:
         return self._engine.has_unfinished

@@ -83,6 +83,7 @@ class Fleet:
         seed: int = 7,
         temperature: float = 1.0,
         logprobs: int | None = None,
+        deadline_ms: int | None = None,
     ) -> str:
         """Put a job into a lane, as submit would; its prompt is bytes. `logprobs` are those of output and prompt."""
         sampling = Sampling(seed=seed, temperature=temperature)
@@ -93,6 +94,7 @@ class Fleet:
             revision=revision,
             job_class=JobClass.STANDARD,
             kind=Kind.COMPLETION,
+            deadline_at=deadline_ms,
             request=FrozenRequest(
                 tuple(prompt.encode()), sampling, max_tokens, stop, logprobs=logprobs, prompt_logprobs=logprobs
             ),

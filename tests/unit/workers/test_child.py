@@ -13,7 +13,7 @@ from headrace.contract.generation import Sampling
 from workers.inference import child
 from workers.inference.child import serve
 from workers.inference.fake_engine import FakeEngine, Knobs, token_at
-from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Command, Output, Stepped, Stop
+from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Command, Output, Stepped, StepStats, Stop
 
 Say = Callable[[Command], None]
 
@@ -102,6 +102,9 @@ def test_what_is_aborted_is_not_stepped() -> None:
         while {output.request_id for output in receive(pipe).outputs} != {"b", "c"}:
             pass
         say(AbortAll())
+        while (report := receive(pipe)).outputs:
+            pass
+        assert report.stats == StepStats(kv_pages=8192 // 16, kv_pages_used=0)
         say(request("d", 1))
         while [output.request_id for output in receive(pipe).outputs] != ["d"]:
             pass

@@ -65,9 +65,9 @@ def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def request_json(request: FrozenRequest) -> str:
     """The frozen request without its prompt, whose ids have a field of their own in the hash."""
-    fields = asdict(request)
-    del fields["prompt_ids"]
-    return _dumps(fields)
+    # Not with asdict, which copies a prompt of thousands of ids one by one.
+    fields = {name: getattr(request, name) for name in request.__dataclass_fields__ if name != "prompt_ids"}
+    return _dumps({**fields, "sampling": asdict(request.sampling)})
 
 
 def request_from(text: bytes | str, prompt: bytes) -> FrozenRequest:

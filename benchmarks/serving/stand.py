@@ -14,6 +14,7 @@ from typing import Any, Final
 import psutil
 import redis
 
+from engine.loaders import describe
 from headrace.contract.model_card import ModelCard
 from headrace.store.cards import write_card
 from headrace.supervisor.redis_server import EmbeddedRedis, free_port
@@ -72,21 +73,38 @@ def standing(fsync: str, environ: Mapping[str, str] | None = None) -> Iterator[S
 
 
 def announce(client: redis.Redis) -> None:
-    """A model that every id is a byte of, so that text costs what the gateway's work costs and no more."""
+    """A model whose tokens are bytes, so that text costs next to nothing."""
+    _announce(client, byte_tokenizer(), CHAT_TEMPLATE, EOS + 1, (EOS,), None)
+
+
+def announce_file(client: redis.Redis, model: Path) -> None:
+    """The same name with the tokenizer and the template of a real one."""
+    facts = describe(model)
+    _announce(client, facts.tokenizer_json, facts.chat_template, facts.vocab_size, facts.eos_ids, facts.bos_id)
+
+
+def _announce(
+    client: redis.Redis,
+    tokenizer: str,
+    template: str | None,
+    vocabulary: int,
+    eos_ids: tuple[int, ...],
+    bos_id: int | None,
+) -> None:
     card = ModelCard(
         id=MODEL,
         revision=REVISION,
         context_length=_CONTEXT,
         max_kv_tokens=_CONTEXT,
-        vocab_size=EOS + 1,
-        eos_ids=(EOS,),
-        bos_id=None,
+        vocab_size=vocabulary,
+        eos_ids=eos_ids,
+        bos_id=bos_id,
         tokenizer_ref="",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=template,
         digest=REVISION,
         created_at=time.time_ns() // 1_000_000,
     )
-    write_card(client, card, byte_tokenizer())
+    write_card(client, card, tokenizer)
 
 
 def processor() -> dict[str, Any]:

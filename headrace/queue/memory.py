@@ -201,7 +201,7 @@ class MemoryQueue:
             if act is Act.TAKE:
                 claimed.append(self._take(entry, request))
             elif act is Act.PASS_OVER:
-                entry.passed_at = self._clock() if entry.passed_at is None else entry.passed_at
+                entry.passed_at = min(self._clock(), entry.passed_at or self._clock())
             elif act is Act.EXPIRE:
                 self._end(entry, State.EXPIRED)
             else:
@@ -365,10 +365,18 @@ class MemoryQueue:
 
     def _is_quiet(self) -> bool:
         now, last = self._clock(), self._last_tick
-        if last is None or now - last > self._timing.lease_ms * rules.QUIET_GAP:
+        gap, longest = 0 if last is None else now - last, self._timing.lease_ms * rules.QUIET_GAP
+        if -gap > longest:
+            self._turn_back(-gap)
+        if last is None or abs(gap) > longest:
             self._quiet_until = now + self._timing.lease_ms
         self._last_tick = now
         return now < self._quiet_until
+
+    def _turn_back(self, by: int) -> None:
+        """The clock went back: what was to pass by the old one must not stay for as long. Deadlines stay as told."""
+        for entry in self._entries.values():
+            entry.until = None if entry.until is None else entry.until - by
 
     def _reap_worker(self, request: ReapRequest) -> ReapReply:
         requeued: list[str] = []

@@ -34,7 +34,8 @@ PROGRESS = 16
 """Tokens past the last death that prove that the job was not its cause."""
 
 QUIET_GAP = 0.5
-"""A pause between two ticks longer than this part of a lease means that leases could not be renewed."""
+"""A pause between two ticks longer than this part of a lease means that leases could not be renewed; a clock that went
+back by more is another clock."""
 
 REVISION_GONE = ErrorInfo("revision_gone", "The revision of the model that this job was made for is gone.")
 UNSAID = ErrorInfo("internal_error", "The attempt ended without saying why.")

@@ -53,7 +53,7 @@ local function take(job, in_turn)
 end
 
 local function pass_over(job)
-  if job.passed_at == 0 then
+  if job.passed_at == 0 or job.passed_at > now then
     redis.call('HSET', job.key, 'passed_at', now)
   elseif now - job.passed_at >= starvation_ms then
     stop = true

@@ -48,12 +48,22 @@ local function reap_worker()
   end
 end
 
+-- The server's clock went back, or one that is behind took over: what was to pass by the old clock must not stay for as
+-- long as it went back. Deadlines stay as they were told.
+local function turn_back(by)
+  for _, key in ipairs({ 'hr:leases', 'hr:delay', 'hr:accepted' }) do
+    for _, id in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -by, id) end
+  end
+end
+
 -- A gap between ticks, or another run of the server, means that leases could not be renewed: wait a full term.
 local function is_quiet()
   local known = redis.call('HMGET', 'hr:reap', 'at', 'quiet_until', 'run_id')
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
   local quiet_until = tonumber(known[2] or 0)
-  if not known[1] or now - known[1] > lease_ms * QUIET_GAP or known[3] ~= run_id then quiet_until = now + lease_ms end
+  local gap = known[1] and now - known[1]
+  if gap and -gap > lease_ms * QUIET_GAP then turn_back(-gap) end
+  if not gap or math.abs(gap) > lease_ms * QUIET_GAP or known[3] ~= run_id then quiet_until = now + lease_ms end
   redis.call('HSET', 'hr:reap', 'at', now, 'quiet_until', quiet_until, 'run_id', run_id)
   return now < quiet_until
 end

@@ -42,6 +42,9 @@ IDLE_S = 0.5
 MOST_MESSAGES = 64
 """Heard before the next write, however fast the engine is."""
 
+ABSENT_S = 2.0
+"""The emitter looks twice a second. Who has not looked for longer was stopped, or waited for the store."""
+
 STORE_PAUSE_S = 0.2
 """Between two attempts at a store that is away."""
 
@@ -92,6 +95,7 @@ class Emitter:
         self._requests: dict[str, tuple[RunningJob, Transcript]] = {}
         self._engine: EngineUp | None = None
         self._stepped_at = 0.0
+        self._looked_at = self._back_at = parts.clock()
         self._killed = 0
         self._reap_owed = False
         self._draining = False
@@ -236,15 +240,21 @@ class Emitter:
     # -- what goes out
 
     def watch(self) -> None:
-        """Kill an engine that does not step; take back a request that does not get on."""
+        """Kill an engine that does not step; take back a request that does not get on.
+
+        Only time in which somebody looked counts: a process that was held still heard nothing, whoever spoke.
+        """
+        now = self._parts.clock()
+        self._back_at = now if now - self._looked_at > ABSENT_S else self._back_at
+        self._looked_at = now
         engine, timeout = self._engine, self._parts.progress_timeout_s
         if engine is None or engine.generation == self._killed:
             return
-        if self._requests and self._parts.clock() - self._stepped_at > timeout:
+        if self._requests and now - max(self._stepped_at, self._back_at) > timeout:
             self._killed = engine.generation
             self._parts.engine.kill(engine.generation, f"no step for {timeout:g} s")
         for job in list(self._jobs.values()):
-            if job.stalled(self._stepped_at, timeout):
+            if job.stalled(self._stepped_at - timeout, since=self._back_at):
                 self._fail(job, NoProgress(f"The request made no progress for {timeout:g} s.").info())
 
     def write(self, everything: bool = False) -> None:

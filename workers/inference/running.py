@@ -124,10 +124,12 @@ class RunningJob:
         self.choices[choice].rewind(have)
         self.urgent = True
 
-    def stalled(self, stepped_at: float, timeout_s: float) -> bool:
-        """The engine stepped on without it, after its first scheduled chunk. Waiting for a first turn is no fault, and
-        an engine that does not step at all is the engine's."""
-        return stepped_at - self.progress_at > timeout_s and self.scheduled and self.fate is None and not self.all_said
+    def stalled(self, before: float, since: float) -> bool:
+        """The engine stepped on without it, after its first scheduled chunk, and it has not got on since `before`;
+        what was before `since` does not count. Waiting for a first turn is no fault, and an engine that does not step
+        at all is the engine's."""
+        last = max(self.progress_at, since)
+        return last < before and self.scheduled and self.fate is None and not self.all_said
 
     @property
     def all_said(self) -> bool:

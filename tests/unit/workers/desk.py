@@ -170,8 +170,11 @@ class Desk:
         self.turn()
 
     def turn(self, seconds: float = 0.0) -> None:
-        """Let time pass, then let the emitter look and write."""
-        self.now += seconds
+        """Let time pass while the emitter looks now and then, as it does; then let it look and write."""
+        for _ in range(int(seconds)):
+            self.now += 1.0
+            self.emitter.watch()
+        self.now += seconds % 1
         self.emitter.watch()
         self.emitter.write()
 

@@ -279,6 +279,20 @@ def test_an_engine_that_does_not_step_is_killed_and_its_jobs_are_not_blamed(desk
     assert desk.state(job) is State.RUNNING
 
 
+def test_a_worker_that_was_held_still_blames_neither_its_engine_nor_its_jobs(desk: Desk) -> None:
+    first, second = desk.take("job_1"), desk.take("job_2")
+    desk.hear(Output("job_1:0:1", 0, tuple(b"a")), Output("job_2:0:1", 0, tuple(b"a")))
+    desk.now += 100.0
+    desk.turn()
+    assert desk.killed == []
+    desk.step(first, "b", 1)
+    desk.turn(29.0)
+    assert desk.state(second) is State.RUNNING
+    assert desk.killed == []
+    desk.turn(2.0)
+    assert desk.killed == [1]
+
+
 def test_an_idle_engine_is_left_in_peace(desk: Desk) -> None:
     desk.turn(1000.0)
     assert desk.killed == []

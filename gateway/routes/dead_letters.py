@@ -27,6 +27,7 @@ from headrace.contract.errors import (
 from headrace.contract.events import Event
 from headrace.contract.ids import is_job_id
 from headrace.contract.job import Job
+from headrace.ledger.done import DoneMarks
 from headrace.openai.dead_letters import (
     MOST_AT_ONCE,
     PARAMETERS,
@@ -52,9 +53,9 @@ _log = structlog.get_logger(__name__)
 
 def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/v1/dlq", tags=["dead letters"])
-    letters = DeadLetters(services.queue.client, services.payloads)
+    letters = DeadLetters(services.queue.client, services.payloads, lambda letter: _settle(services, letter))
     redriver = Redriver(
-        services.queue,
+        services.submitter.queue,
         services.cards,
         letters,
         services.payloads,
@@ -134,6 +135,12 @@ def router(services: Services) -> APIRouter:
 async def _wanted(services: Services, asked: LettersBody) -> DeadLetterFilter:
     wanted = asked.wanted()
     return replace(wanted, model=await model_of(services, wanted.model)) if wanted.model else wanted
+
+
+async def _settle(services: Services, letter: Job) -> None:
+    """A message in a ledger that comes again must find that its job is done, or it would bring it back."""
+    if letter.ledger_receipt:
+        await services.payloads.with_blobs(lambda blobs: DoneMarks(blobs).put(letter, None))
 
 
 async def _purge(letters: DeadLetters, found: Sequence[Job], *, dry_run: bool) -> tuple[list[str], Place | None]:

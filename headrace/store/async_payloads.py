@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from headrace.contract.errors import BlobsUnavailable
 from headrace.contract.job import Job, Lease
+from headrace.store.blobs import BlobStore
 from headrace.store.payloads import ID_BYTES, INLINE, Payloads
 
 T = TypeVar("T")
@@ -37,8 +38,11 @@ class AsyncPayloads:
     async def fetch_prompt(self, job: Job) -> Job:
         return await self._run(lambda: self._payloads.fetch_prompt(job)) if job.prompt_ref else job
 
+    async def fetch_prompts(self, job: Job) -> Job:
+        return await self._run(lambda: self._payloads.fetch_prompts(job)) if _is_shelved(job) else job
+
     async def drop_prompt(self, job: Job) -> None:
-        if job.prompt_ref or (job.fallback and job.fallback.prompt_ref):
+        if _is_shelved(job):
             await self._run(lambda: self._payloads.drop_prompt(job))
 
     async def shelve_result(self, lease: Lease, packed: bytes) -> str:
@@ -48,6 +52,13 @@ class AsyncPayloads:
 
     async def fetch_result(self, job_id: str, ref: str) -> bytes:
         return await self._run(lambda: self._payloads.fetch_result(job_id, ref))
+
+    async def with_blobs(self, call: Callable[[BlobStore], T]) -> T:
+        """What `call` makes of the blob store itself."""
+        blobs = self._payloads.blobs
+        if blobs is None:
+            raise BlobsUnavailable("This process has no blob store.", next_step="Set blobs.url.")
+        return await self._run(lambda: call(blobs))
 
     def close(self) -> None:
         """Waits for nothing: a call under way is left to its own time limits."""
@@ -62,3 +73,7 @@ class AsyncPayloads:
                 f"The blob store did not answer within {self._limit_s:g} s.",
                 next_step="Look at the disk or the bucket.",
             ) from None
+
+
+def _is_shelved(job: Job) -> bool:
+    return bool(job.prompt_ref or (job.fallback and job.fallback.prompt_ref))

@@ -3,7 +3,7 @@
 Knows the parked sets and what belongs to a dead job; decides on no redrive.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +68,17 @@ class Absent:
 class DeadLetters:
     """For one event loop. Every method raises StoreUnavailable."""
 
-    def __init__(self, client: redis.asyncio.Redis, payloads: AsyncPayloads | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        payloads: AsyncPayloads | None = None,
+        settle: Callable[[Job], Awaitable[None]] | None = None,
+    ) -> None:
+        """`settle` is awaited with each letter before it leaves: whoever else keeps something of the job, and could
+        bring it back, is told there that it is done."""
         self._client = client
         self._payloads = payloads or AsyncPayloads()
+        self._settle = settle or _nobody_else
         self._retire = client.register_script(_RETIRE)
         self._purge = client.register_script(_PURGE)
 
@@ -120,6 +128,7 @@ class DeadLetters:
     async def retire(self, letter: Job, redriven_as: str, *, record_ms: int, journal_ms: int) -> None:
         """Take a letter out of its set now that another job does its work; record and journal stay so much longer.
         Saying it again changes nothing, nor does saying it of a letter that was purged."""
+        await self._settle(letter)
         named = (keys.job(letter.id), keys.journal(letter.id), keys.dlq(letter.lane))
         with store_errors():
             await self._retire(keys=named, args=(letter.id, redriven_as, record_ms, journal_ms))
@@ -134,6 +143,7 @@ class DeadLetters:
         letter = await self.find(job_id)
         if letter is None:
             return False
+        await self._settle(letter)
         await self._payloads.drop_prompt(letter)
         named = (
             keys.job(job_id),
@@ -221,6 +231,10 @@ class DeadLetters:
                         pipe.zrem(key, *gone)
                     await pipe.execute()
         return letters
+
+
+async def _nobody_else(_: Job) -> None:
+    pass
 
 
 def _behind(each: Place, place: Place | None, oldest_first: bool) -> bool:

@@ -57,6 +57,15 @@ class Payloads:
         packed = self._load(job.prompt_ref, f"The prompt of {job.id}")
         return replace(job, request=replace(job.request, prompt_ids=unpack_ids(packed)))
 
+    def fetch_prompts(self, job: Job) -> Job:
+        """The same with the prompt ids of its fallback, for a job that is to be shelved once more under another id."""
+        job, other = self.fetch_prompt(job), job.fallback
+        if other is None or not other.prompt_ref:
+            return job
+        packed = self._load(other.prompt_ref, f"The prompt for the fallback of {job.id}")
+        request = replace(other.request, prompt_ids=unpack_ids(packed))
+        return replace(job, fallback=replace(other, request=request))
+
     def drop_prompt(self, job: Job) -> None:
         """Delete a prompt that lies in the blob store, and its fallback's; saying it again is no error."""
         for ref in filter(None, (job.prompt_ref, job.fallback.prompt_ref if job.fallback else "")):

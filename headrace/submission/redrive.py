@@ -74,7 +74,8 @@ def release_for(letter: Job, releases: Sequence[Release]) -> Release:
 
 
 def fresh(letter: Job, lane: str, deadline_ms: int | None = None) -> Job:
-    """The new job: what the letter asked for, and nothing of what became of it. The letter has its prompt ids."""
+    """The new job: what the letter asked for, and nothing of what became of it. The letter has its prompt ids and those
+    of its fallback."""
     return Job(
         id=new_job_id(),
         model=letter.model,
@@ -85,6 +86,8 @@ def fresh(letter: Job, lane: str, deadline_ms: int | None = None) -> Job:
         request=letter.request,
         tenant=letter.tenant,
         deadline_at=deadline_ms,
+        fallback=letter.fallback,
+        fallback_of=letter.fallback_of,
         idem_key=idem_key_of(letter.id),
         redrive_of=letter.id,
         replay_of=letter.replay_of,
@@ -159,7 +162,7 @@ class Redriver:
         if whole is None:  # somebody else was faster
             (absent,) = await self._letters.absent((letter.id,))
             return _no_letter(absent)
-        job = fresh(await self._payloads.fetch_prompt(whole), lane, deadline_ms)
+        job = fresh(await self._payloads.fetch_prompts(whole), lane, deadline_ms)
         reply = await self._queue.accept(job, body_hash=letter.id)
         match reply.outcome:
             case Outcome.OK:

@@ -53,6 +53,11 @@ class Submitter:
         self._prompting = prompting or Prompting(cards)
         self._abandon = abandon
 
+    @property
+    def queue(self) -> AsyncQueue:
+        """Where jobs are handed in, for who has them frozen."""
+        return self._queue
+
     async def submit(
         self,
         intent: Intent,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from headrace.contract.dead_letter_query import DeadLetterFilter
 from headrace.contract.errors import BlobsUnavailable, ContextLengthExceeded, ErrorInfo, QueueFull, RevisionGone
 from headrace.contract.generation import FrozenRequest, Sampling, Usage
 from headrace.contract.ids import new_job_id
-from headrace.contract.job import Job, JobClass, Kind, Past, State
+from headrace.contract.job import Fallback, Job, JobClass, Kind, Past, State
 from headrace.queue.async_redis import AsyncRedisQueue
 from headrace.queue.base import AcceptReply, Append, ClaimRequest, Outcome, ReapRequest, Timing
 from headrace.queue.redis import RedisQueue
@@ -29,6 +29,7 @@ from headrace.submission.redrive import Redriven, Redriver, fresh, idem_key_of, 
 from tests.unit.submission.announced import CARD, announce
 
 LANE = "small@stable"
+OTHER = Fallback("other", "other@stable", "r9", FrozenRequest(tuple(range(50)), Sampling(seed=7), 9))
 EVERY = DeadLetterFilter()
 
 
@@ -132,6 +133,8 @@ def test_a_fresh_job_has_the_request_and_none_of_the_history() -> None:
         ledger_receipt="x",
         traceparent="00-t",
         metadata={"a": "b"},
+        fallback=OTHER,
+        fallback_of="large",
     )
     job = fresh(letter, "m@stable", 5_000)
     expected = Job(
@@ -150,6 +153,8 @@ def test_a_fresh_job_has_the_request_and_none_of_the_history() -> None:
         digest_wanted="d9",
         traceparent="00-t",
         metadata={"a": "b"},
+        fallback=OTHER,
+        fallback_of="large",
     )
     assert job == expected
     assert job.id != letter.id
@@ -188,6 +193,48 @@ async def test_a_redriven_job_runs_on_its_own_copy_of_the_prompt(bench: Bench, p
     timing = Timing()
     assert 0 < bench.client.pttl(keys.job(old.id)) <= timing.result_ttl_ms
     assert 0 < bench.client.pttl(keys.journal(old.id)) <= timing.journal_ttl_ms
+
+
+def test_every_field_of_a_record_is_either_taken_along_or_left() -> None:
+    """A field that is new must be thought of in `fresh`."""
+    asked = {"model", "revision", "job_class", "kind", "request", "tenant", "fallback", "fallback_of", "replay_of"}
+    asked |= {"digest_wanted", "traceparent", "metadata"}
+    new = {"id", "lane", "deadline_at", "idem_key", "redrive_of", "schema"}
+    became = {"state", "epoch", "lease_id", "owner", "digest", "digests", "attempt", "retries", "deaths"}
+    became |= {"deaths_total", "death_offset", "seq", "next_offset", "kv_tokens", "place", "created_at", "queued_at"}
+    became |= {"leased_at", "first_token_at", "ended_at", "error", "history", "usage", "prompt_ref", "result_ref"}
+    became |= {"redriven_as", "ledger_receipt"}
+    assert {field.name for field in fields(Job)} == asked | new | became
+
+
+async def test_a_fallbacks_prompt_is_copied_and_purged_with_the_job(bench: Bench) -> None:
+    dead, old = bench.bury(fallback=OTHER), bench.bury(fallback=OTHER)
+    assert bench.blob_keys() == [f"prompts/{dead.id}.1", f"prompts/{old.id}.1"]
+    assert await bench.letters.purge(dead.id)
+    (outcome,) = (await bench.redriver.redrive(EVERY, limit=10)).outcomes
+    new = bench.get(outcome.job_id)
+    assert bench.payloads.fetch_prompts(new).fallback == replace(OTHER, prompt_ref=f"blob:prompts/{new.id}.1")
+    assert bench.blob_keys() == [f"prompts/{old.id}.1", f"prompts/{new.id}.1"]
+
+
+@pytest.mark.parametrize("verb", ["purge", "redrive"])
+async def test_a_ledger_hears_that_the_job_is_done_before_it_is_gone(
+    bench: Bench, async_client: redis.asyncio.Redis, verb: str
+) -> None:
+    """Its message may come again, and must not bring the job back."""
+    letter = bench.bury(40, ledger_receipt="sqs")
+    settled: list[tuple[str, bool]] = []
+
+    async def settle(job: Job) -> None:
+        settled.append((job.id, bench.queue.get(job.id) is not None))
+
+    letters = DeadLetters(async_client, AsyncPayloads(bench.payloads), settle)
+    if verb == "purge":
+        await letters.purge(letter.id)
+    else:
+        await letters.retire(letter, new_job_id(), record_ms=1_000, journal_ms=1_000)
+    assert settled == [(letter.id, True)]
+    assert bench.parked() == set()
 
 
 async def test_killed_before_the_letter_has_left_it_makes_no_second_job(

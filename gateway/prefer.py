@@ -47,7 +47,7 @@ async def ended_within(services: Services, request: Request, job: Job, seconds: 
 
 
 async def _end(services: Services, job: Job) -> None:
-    async with services.relay.follow(job, Cursor.start(job.request.n), _NoText) as road:
+    async with services.relay.follow(job, Cursor.start(job.request.n), lambda _: _NoText()) as road:
         while not road.ended:
             await road.next(MOST_S)
 

@@ -1,20 +1,23 @@
 """How a job's ids are read: its tokenizer, stop strings and answers put together. Knows no road and no HTTP."""
 
-from collections.abc import Callable
-
 from gateway.services import Services
+from gateway.transcript import NewStream
 from headrace.contract.events import Delta
 from headrace.contract.generation import Choice
 from headrace.contract.job import Job
 from headrace.openai.projection import Answer
 from headrace.openai.telling import Telling, answers
+from headrace.queue.rules import fallen_back
 from headrace.text.detokenizer import TextStream, whole_text
 
 
-async def text_streams(services: Services, job: Job) -> Callable[[], TextStream]:
-    """Makes a fresh text stream for each choice. Raises RevisionGone when the job's tokenizer is no longer kept."""
-    tokenizer = await services.cards.tokenizer(job.revision)
-    return lambda: TextStream(tokenizer, job.request.stop)
+async def text_streams(services: Services, job: Job) -> NewStream:
+    """Makes a fresh text stream for each choice, also for the model that the job may fall back to. Raises RevisionGone
+    when the job's tokenizer is no longer kept."""
+    own = await services.cards.tokenizer(job.revision)
+    other = fallen_back(job)
+    tokenizers = {} if other is None else {other.revision: await services.cards.tokenizer(other.revision)}
+    return lambda revision: TextStream(tokenizers.get(revision, own), job.request.stop)
 
 
 async def telling(services: Services, job: Job, first_index: int = 0) -> Telling:

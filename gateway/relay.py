@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from gateway.cursor import Cursor
-from gateway.transcript import Transcript
+from gateway.transcript import NewStream, Transcript
 from headrace.contract.errors import HeadraceError, StoreUnavailable
 from headrace.contract.events import TERMINAL_TYPES, Delta, Event
 from headrace.contract.job import Job
@@ -20,7 +20,6 @@ from headrace.store.journal import PAGE, AsyncJournal
 from headrace.store.live import Listener, LiveHub
 from headrace.telemetry import tracing
 from headrace.telemetry.tracing import Tracing
-from headrace.text.detokenizer import TextStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Relay:
         self._traces = traces
 
     @asynccontextmanager
-    async def follow(self, job: Job, cursor: Cursor, new_stream: Callable[[], TextStream]) -> AsyncIterator["Road"]:
+    async def follow(self, job: Job, cursor: Cursor, new_stream: NewStream) -> AsyncIterator["Road"]:
         """A road from `cursor` on; leaving the context unsubscribes.
 
         Raises before the first event JobNotFound, JournalExpired or StoreUnavailable.

@@ -1,21 +1,23 @@
 """Several jobs followed at once, as one stream of what an OpenAI client is told. Knows roads, not who listens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeGuard
 
 from gateway.cursor import Cursor
 from gateway.relay import Relay
+from gateway.transcript import NewStream
 from headrace.cancelling import end_tasks
-from headrace.contract.events import Cancelled, Completed, Delta, Expired, Failed
+from headrace.contract.events import Cancelled, Completed, Delta, Event, Expired, Failed, Started
 from headrace.contract.job import Job
-from headrace.text.detokenizer import TextStream
 
 MOST_WAITING = 64
 """Events that wait for a slow client; beyond it the roads are not pulled, and the journal keeps the rest."""
 _LOOK_S = 60.0
 
-Said = Delta | Completed | Failed | Cancelled | Expired
+Said = Started | Delta | Completed | Failed | Cancelled | Expired
+"""Of `Started` only one that says that another model begins."""
 
 
 class Roads:
@@ -41,22 +43,24 @@ class Roads:
             raise said
         return number, said
 
-    async def follow(self, relay: Relay, number: int, job: Job, new_stream: Callable[[], TextStream]) -> None:
+    async def follow(self, relay: Relay, number: int, job: Job, new_stream: NewStream) -> None:
         """One job from its first event to its last."""
         try:
             async with relay.follow(job, Cursor.start(job.request.n), new_stream) as road:
                 while not road.ended:
                     event = await road.next(_LOOK_S)
-                    if isinstance(event, Said):
+                    if _matters(event, job):
                         await self._heard.put((number, event))
         except Exception as error:  # noqa: BLE001 - raised again by `next`, to whoever waits for this job
             await self._heard.put((number, error))
 
 
+def _matters(event: Event | None, job: Job) -> TypeGuard[Said]:
+    return event.revision != job.revision if isinstance(event, Started) else isinstance(event, Said)
+
+
 @asynccontextmanager
-async def follow_all(
-    relay: Relay, jobs: Sequence[Job], new_streams: Sequence[Callable[[], TextStream]]
-) -> AsyncIterator[Roads]:
+async def follow_all(relay: Relay, jobs: Sequence[Job], new_streams: Sequence[NewStream]) -> AsyncIterator[Roads]:
     """One task for each job; they are gone when the context is left."""
     roads = Roads()
     tasks = [

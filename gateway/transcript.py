@@ -4,8 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.cursor import Cursor
-from headrace.contract.events import TERMINAL_TYPES, Delta, Event
+from headrace.contract.events import TERMINAL_TYPES, Delta, Event, Started
 from headrace.text.detokenizer import TextStream
+
+NewStream = Callable[[str], TextStream]
+"""Makes a fresh text stream for one choice, given the revision of the model whose ids come; empty for the job's own."""
 
 
 class Transcript:
@@ -15,10 +18,11 @@ class Transcript:
     reading again what it has seen and showing the rest. Feeding an event twice shows it once, whatever its `seq`.
     """
 
-    def __init__(self, cursor: Cursor, new_stream: Callable[[], TextStream]) -> None:
+    def __init__(self, cursor: Cursor, new_stream: NewStream) -> None:
         self.cursor = cursor
         """Behind the last event that was shown."""
-        self._streams = [new_stream() for _ in cursor.offsets]
+        self._new_stream = new_stream
+        self._streams = [new_stream("") for _ in cursor.offsets]
         self._known = [0] * len(cursor.offsets)
 
     def fits(self, event: Event) -> bool:
@@ -36,6 +40,8 @@ class Transcript:
         """The event as it is to be shown, or None when the reader has seen all of it. It must fit."""
         if isinstance(event, Delta):
             return self._feed_delta(event)
+        if isinstance(event, Started) and not any(self._known):
+            self._streams = [self._new_stream(event.revision) for _ in self._streams]
         ended = event.type in TERMINAL_TYPES
         if self.cursor.ended or (event.seq <= self.cursor.seq and not ended):
             return None

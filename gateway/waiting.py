@@ -8,6 +8,7 @@ so when the client was told that the job goes on, or sent an `Idempotency-Key`: 
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from fastapi import Request, Response
 
@@ -20,11 +21,12 @@ from gateway.roads import Roads, Said, follow_all
 from gateway.services import Services
 from gateway.submitting import Accepted, idempotency_key
 from headrace.contract.errors import HeadraceError, NoProgress
-from headrace.contract.events import Cancelled, Completed, Delta, Expired, Failed
+from headrace.contract.events import Cancelled, Completed, Delta, Expired, Failed, Started
 from headrace.contract.generation import Usage
 from headrace.contract.job import Kind
 from headrace.openai.projection import Reply
 from headrace.openai.telling import Part, Telling, answers
+from headrace.queue.rules import fallen_back
 
 SILENCE_S = 600.0
 """A waiting client is told so after this long without any event; no connection is held for ever."""
@@ -89,6 +91,9 @@ class Waiting:
     async def _begin(self, stack: AsyncExitStack) -> tuple[Roads, Part | None]:
         roads = await self._open(stack)
         first = await self._next(roads, self._services.settings.gateway.first_event_timeout_s)
+        while first is not None and isinstance(first[1], Started):
+            await self._take(*first)
+            first = await self._next(roads, self._services.settings.gateway.first_event_timeout_s)
         return roads, await self._take(*first) if first else None
 
     async def _frames(self, roads: Roads, part: Part | None) -> AsyncGenerator[bytes, None]:
@@ -133,6 +138,9 @@ class Waiting:
         match said:
             case Delta():
                 return self._tellings[number].part(said)
+            case Started():
+                await self._fall_back(number)
+                return None
             case Completed(usage=usage):
                 self._living.discard(number)
                 self._usages.append(usage)
@@ -141,6 +149,13 @@ class Waiting:
                 self._living.discard(number)
                 await self._abandon()
                 raise error_of(said)
+
+    async def _fall_back(self, number: int) -> None:
+        """Another model answers from here on, and the reply says so."""
+        if (other := fallen_back(self._jobs[number])) is not None:
+            at = sum(job.request.n for job in self._jobs[:number])
+            self._tellings[number] = await telling(self._services, other, at)
+            self._reply = replace(self._reply, model=other.model)
 
     @property
     def _done(self) -> bool:

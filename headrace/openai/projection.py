@@ -134,6 +134,7 @@ def job_object(job: Job, answers: Sequence[Answer] | None = None) -> dict[str, A
         "usage": None if job.usage is None else usage_object(job.usage),
         "error": _job_error(job),
         "metadata": dict(job.metadata),
+        "fallback_of": job.fallback_of or None,
         "redrive_of": job.redrive_of or None,
         "redriven_as": job.redriven_as or None,
         "replay_of": job.replay_of or None,

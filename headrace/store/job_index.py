@@ -22,7 +22,8 @@ FOREVER = 2**53
 _LISTED = (
     *("id", "model", "lane", "revision", "class", "kind", "state", "request", "next_offset", "attempt"),
     *("created_at", "queued_at", "leased_at", "first_token_at", "ended_at", "deadline_at"),
-    *("error", "usage", "metadata", "redrive_of", "redriven_as"),
+    *("error", "usage", "metadata", "digests", "digest_wanted"),
+    *("fallback_of", "redrive_of", "redriven_as", "replay_of"),
 )
 """What a list shows and a record cannot do without; a prompt's ids may be megabytes."""
 

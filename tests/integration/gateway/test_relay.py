@@ -51,7 +51,7 @@ def accepted(script: ScriptedWorker) -> Job:
     return script.claim()
 
 
-def stream() -> TextStream:
+def stream(_revision: str) -> TextStream:
     return TextStream(byte_tokenizer())
 
 

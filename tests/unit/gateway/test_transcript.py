@@ -17,7 +17,7 @@ TEXT = "naïve — 東京 🙂🙃, EN still going"
 TOKENIZER = byte_tokenizer()
 
 
-def stream() -> TextStream:
+def stream(revision: str = "") -> TextStream:
     return TextStream(TOKENIZER, ("END",))
 
 
@@ -155,3 +155,18 @@ def test_choices_do_not_mix() -> None:
     shown = read(transcript, events)
     assert [(event.choice, event.text) for event in shown if isinstance(event, Delta)] == [(1, ""), (0, "a"), (1, "é")]
     assert transcript.cursor == Cursor(5, (1, 2), frozenset({0, 1}))
+
+
+def test_another_model_that_begins_is_read_with_its_own_tokenizer() -> None:
+    asked: list[str] = []
+
+    def new_stream(revision: str) -> TextStream:
+        asked.append(revision)
+        return stream()
+
+    transcript = Transcript(Cursor.start(1), new_stream)
+    events: list[Event] = [Started(2, 1, "w", "r", "d"), Started(3, 2, "v", "other", "e"), Delta(4, 0, 0, ids_of("Hi"))]
+    assert text_of(read(transcript, events)) == "Hi"
+    assert asked == ["", "r", "other"]
+    assert transcript.feed(events[1]) is None
+    assert asked == ["", "r", "other"]

@@ -28,6 +28,8 @@ def make_app(redis: RedisSettings) -> Celery:
     app.conf.update(
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A replica that is about to be the server refuses writes: no reason for a worker to end.
+        broker_channel_error_retry=True,
         broker_connection_timeout=redis.connect_timeout_s,
         # A broker that hangs must not keep a stopping worker from its end.
         broker_transport_options={

@@ -38,13 +38,14 @@ _STALE = (redis.exceptions.ConnectionError,)
 
 
 class _Honest(AbstractConnection):
-    """uvloop says of a connection that is gone that one must not write to it any more, which is no network error to
-    redis-py: it would pass as a mistake of ours."""
+    """Says of a connection that went away while it was written to that it is gone. redis-py takes what it finds then,
+    uvloop's word for a closed transport or no transport at all, for a mistake of its caller."""
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         try:
             await super().send_packed_command(command, check_health)
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:
+            await self.disconnect(nowait=True)
             raise redis.exceptions.ConnectionError(f"The connection is gone: {error}") from error
 
 

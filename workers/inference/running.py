@@ -53,8 +53,9 @@ class RunningJob:
                 choice.finish_reason = "length"
 
     def request_id(self, choice: Transcript) -> str:
-        """With the epoch, so that what an aborted attempt still says is not taken for this one's."""
-        return f"{self.job.id}:{choice.choice}:{self.job.epoch}"
+        """With the lease, so that what an aborted attempt still says is not taken for this one's: epochs are given out
+        again by a store that lost its tail."""
+        return f"{self.job.id}:{choice.choice}:{self.job.lease_id}"
 
     def open_requests(self) -> list[tuple[str, Transcript]]:
         """The choices that the engine has to go on with."""

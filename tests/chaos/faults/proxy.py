@@ -160,7 +160,6 @@ class FaultProxy:
         self.port = 0
         self._upstream = upstream
         self._connections: set[_Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
 
@@ -229,7 +228,10 @@ class FaultProxy:
     async def _end(self) -> None:
         self._server.close()
         self._cut(reset=True)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
@@ -237,15 +239,11 @@ class FaultProxy:
         if self.conditions.refusing:
             connection.cut(reset=True)
             return
-        task = asyncio.current_task()
-        assert task is not None
         self._connections.add(connection)
-        self._tasks.add(task)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
-            self._tasks.discard(task)
 
     def _become(self, conditions: Conditions) -> None:
         self.conditions = conditions

@@ -5,6 +5,7 @@ fault; `--only tail-at-byte --seed 17` plays that one round again.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,8 @@ TIMES = {"default": BY_DEFAULT, "short": SHORT}
 _SUMS = ("jobs", "tokens", "lost", "repeated", "different", "forgotten", "refused")
 
 
-def rounds(names: Sequence[str], seeds: Sequence[int], times: Times) -> Iterator[Round]:
-    """One fleet for all seeds of a scenario; a fault is the end of a fleet."""
+def rounds(names: Sequence[str], seeds: Sequence[int], times: Times, logs: Path | None = None) -> Iterator[Round]:
+    """One fleet for all seeds of a scenario; a fault is the end of a fleet, whose logs then go to `logs`."""
     for name in names:
         left = list(seeds)
         while left:
@@ -29,7 +30,10 @@ def rounds(names: Sequence[str], seeds: Sequence[int], times: Times) -> Iterator
                 tempfile.TemporaryDirectory(prefix="hr-") as folder,
                 running(Path(folder), times, fsync=KINDS[name].fsync) as fleet,
             ):
-                yield from _on_one_fleet(fleet, name, left)
+                for done in _on_one_fleet(fleet, name, left):
+                    yield done
+                    if logs is not None and not done.clean:
+                        keep(fleet.folder, logs / f"{name}-{done.seed}")
 
 
 def _on_one_fleet(fleet: FaultFleet, name: str, left: list[int]) -> Iterator[Round]:
@@ -39,6 +43,12 @@ def _on_one_fleet(fleet: FaultFleet, name: str, left: list[int]) -> Iterator[Rou
         yield done
         if not done.clean:
             return
+
+
+def keep(folder: Path, to: Path) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    for log in (*folder.glob("*.log"), *folder.glob("r*/redis.log")):
+        shutil.copy(log, to / log.name)
 
 
 def summary(done: Sequence[Round]) -> list[dict[str, Any]]:
@@ -68,11 +78,12 @@ def main() -> int:
     parser.add_argument(
         "--times", choices=TIMES, default="default", help="the protocol's own times, or a fifth of them"
     )
+    parser.add_argument("--logs", type=Path, help="a folder for the logs of fleets that had a fault")
     parser.add_argument("--out", type=Path, default=results.FOLDER / "faults.json")
     given = parser.parse_args()
     seeds = [given.seed] if given.seed is not None else list(range(given.seeds))
     done: list[Round] = []
-    for each in rounds(given.only, seeds, TIMES[given.times]):
+    for each in rounds(given.only, seeds, TIMES[given.times], given.logs):
         done.append(each)
         sys.stdout.write(each.line() + "\n" + "".join(f"    {fault}\n" for fault in each.tally.faults[:20]))
         sys.stdout.flush()

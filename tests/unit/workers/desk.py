@@ -68,6 +68,11 @@ class MovableQueue(MemoryQueue):
             raise StoreUnavailable("The test took it away.")
 
 
+def request_id(job: Job, choice: int = 0) -> str:
+    """What the engine calls a choice of a job that was claimed so."""
+    return f"{job.id}:{choice}:{job.lease_id}"
+
+
 class Desk:
     """Everything around one emitter. It is the emitter's engine and its gate."""
 
@@ -162,7 +167,7 @@ class Desk:
         entries = tuple(TokenLogprobs(-byte / 8) for byte in text.encode()) if job.request.logprobs is not None else ()
         prompt = (None, TokenLogprobs(-0.5)) if job.request.prompt_logprobs is not None and not offset else ()
         ids = tuple(text.encode())
-        self.hear(Output(f"{job.id}:0:{job.epoch}", offset, ids, finish, error, entries, prompt))
+        self.hear(Output(request_id(job), offset, ids, finish, error, entries, prompt))
 
     def hear(self, *outputs: Output) -> None:
         """One step of the engine, in its own words."""

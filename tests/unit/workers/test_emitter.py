@@ -1,6 +1,7 @@
 """The only writer of journals, told by hand what happens and when."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -9,11 +10,12 @@ from headrace.contract.events import Completed, Delta
 from headrace.contract.generation import TokenLogprobs, Usage
 from headrace.contract.job import JobClass, State
 from headrace.queue.base import Append, ReapRequest
-from tests.unit.workers.desk import LARGE, Desk
+from headrace.store.journal import Journaled
+from tests.unit.workers.desk import LARGE, Desk, request_id
 from tests.unit.workers.jobs import make_job
 from workers.inference.facts import Why
 from workers.inference.holdings import Load
-from workers.inference.inbox import Answered, Close, Drain, Drop, DropAll, EngineDown, EngineStepped
+from workers.inference.inbox import Answered, Close, Drain, Drop, DropAll, EngineDown, EngineStepped, Take
 from workers.inference.messages import AbortAll, AbortRequests, AddRequest, Output, Stepped, StepStats
 from workers.inference.settling import BLOB_PAUSE_S
 
@@ -27,7 +29,7 @@ def test_a_job_begins_at_once_and_goes_to_the_engine(desk: Desk) -> None:
     job = desk.take()
     assert desk.state(job) is State.RUNNING
     assert [event.type for event in desk.events(job)] == ["accepted", "started"]
-    assert desk.commands == [AddRequest("job_1:0:1", tuple(b"hi"), job.request.sampling, 0, 500, priority=1)]
+    assert desk.commands == [AddRequest(request_id(job), tuple(b"hi"), job.request.sampling, 0, 500, priority=1)]
 
 
 def test_the_engine_hears_how_urgent_a_job_is(desk: Desk) -> None:
@@ -67,7 +69,7 @@ def test_watched_tokens_come_by_eight_or_after_50_ms(desk: Desk) -> None:
 def test_the_due_appends_of_a_step_share_one_round_trip(desk: Desk) -> None:
     jobs = [desk.take(f"job_{index}") for index in range(5)]
     before = desk.queue.round_trips
-    outputs = tuple(Output(f"{job.id}:0:1", 0, tuple(b"x")) for job in jobs)
+    outputs = tuple(Output(request_id(job), 0, tuple(b"x")) for job in jobs)
     desk.emitter.handle(EngineStepped(1, Stepped(outputs, StepStats())))
     desk.turn()
     assert desk.queue.round_trips == before + 1
@@ -92,7 +94,7 @@ def test_a_stop_string_ends_the_job_and_the_request(desk: Desk) -> None:
     desk.step(job, "some ENDless", 0)
     assert desk.text(job) == "some END"
     assert desk.state(job) is State.SUCCEEDED
-    assert AbortRequests(("job_1:0:1",)) in desk.commands
+    assert AbortRequests((request_id(job),)) in desk.commands
     assert "".join(desk.texts) == "some "
 
 
@@ -120,15 +122,26 @@ def test_a_resumed_job_goes_on_behind_its_journal(desk: Desk) -> None:
     desk.turn()
     again = desk.take_again()
     assert desk.commands[-1] == AddRequest(
-        "job_1:0:3", tuple(b"hi"), job.request.sampling, 0, 500, tuple(b"abc"), priority=1
+        request_id(again), tuple(b"hi"), job.request.sampling, 0, 500, tuple(b"abc"), priority=1
     )
     assert desk.events(again)[-1].type == "resumed"
+
+
+def test_an_epoch_that_a_store_gave_out_twice_does_not_mix_two_attempts(desk: Desk) -> None:
+    """It lost its tail and with it a claim; the engine still has a step of the first attempt in hand."""
+    job = desk.take()
+    desk.step(job, "abc", 0)
+    again = replace(job, lease_id="another")
+    desk.emitter.handle(Take(again, (Journaled(),)))
+    desk.emitter.handle(EngineStepped(1, Stepped((Output(request_id(job), 3, tuple(b"d")),), StepStats())))
+    assert desk.commands[-2] == AbortRequests((request_id(job),))
+    assert desk.commands[-1] == AddRequest(request_id(again), tuple(b"hi"), job.request.sampling, 0, 500, priority=1)
 
 
 def test_cached_tokens_of_the_prompt_are_counted_once(desk: Desk) -> None:
     """Every output says them again; and of two choices one may have found what the other had to compute."""
     job = desk.take(n=2)
-    first, second = f"{job.id}:0:{job.epoch}", f"{job.id}:1:{job.epoch}"
+    first, second = request_id(job), request_id(job, 1)
     desk.hear(Output(first, 0, tuple(b"a"), cached_tokens=1), Output(second, 0, tuple(b"b"), cached_tokens=2))
     desk.hear(Output(first, 1, tuple(b"c"), "length", cached_tokens=1))
     desk.hear(Output(second, 1, tuple(b"d"), "length", cached_tokens=2))
@@ -141,11 +154,11 @@ def test_what_an_earlier_attempt_computed_does_not_count_as_cached(desk: Desk, j
     """The second attempt finds the whole prompt; once there are tokens, it may be their attempt that left it there."""
     job = desk.take()
     if journaled:
-        desk.hear(Output(f"{job.id}:0:{job.epoch}", 0, tuple(journaled.encode())))
+        desk.hear(Output(request_id(job), 0, tuple(journaled.encode())))
     desk.queue.release(job.lease)
     desk.emitter.handle(Drop(job.lease, Why.LEASE_LOST))
     again = desk.take_again()
-    desk.hear(Output(f"{job.id}:0:{again.epoch}", len(journaled), tuple(b"z"), "length", cached_tokens=2))
+    desk.hear(Output(request_id(again), len(journaled), tuple(b"z"), "length", cached_tokens=2))
     assert desk.record(again).usage == Usage(2, len(journaled) + 1, cached)
 
 
@@ -264,7 +277,7 @@ def test_an_engine_that_lost_count_fails_that_request(desk: Desk) -> None:
     desk.step(job, "far", 7)
     record = desk.record(job)
     assert record.state is State.RETRY_WAIT
-    assert AbortRequests(("job_1:0:1",)) in desk.commands
+    assert AbortRequests((request_id(job),)) in desk.commands
 
 
 def test_an_engine_that_does_not_step_is_killed_and_its_jobs_are_not_blamed(desk: Desk) -> None:
@@ -281,7 +294,7 @@ def test_an_engine_that_does_not_step_is_killed_and_its_jobs_are_not_blamed(desk
 
 def test_a_worker_that_was_held_still_blames_neither_its_engine_nor_its_jobs(desk: Desk) -> None:
     first, second = desk.take("job_1"), desk.take("job_2")
-    desk.hear(Output("job_1:0:1", 0, tuple(b"a")), Output("job_2:0:1", 0, tuple(b"a")))
+    desk.hear(Output(request_id(first), 0, tuple(b"a")), Output(request_id(second), 0, tuple(b"a")))
     desk.now += 100.0
     desk.turn()
     assert desk.killed == []
@@ -303,7 +316,7 @@ def test_an_idle_engine_is_left_in_peace(desk: Desk) -> None:
 
 def test_a_request_without_progress_is_taken_back_and_one_that_waits_its_turn_is_not(desk: Desk) -> None:
     stuck, waiting, busy = desk.take("job_1"), desk.take("job_2"), desk.take("job_3")
-    desk.emitter.handle(EngineStepped(1, Stepped((), StepStats(scheduled=("job_1:0:1",)))))
+    desk.emitter.handle(EngineStepped(1, Stepped((), StepStats(scheduled=(request_id(stuck),)))))
     for offset in range(31):
         desk.now += 1.0
         desk.step(busy, "x", offset)
@@ -322,8 +335,8 @@ def test_what_is_lost_or_cancelled_leaves_the_engine(desk: Desk) -> None:
     assert desk.count("headrace_worker_leases_lost_total") == 1
     desk.queue.cancel(cancelled.id)
     desk.emitter.handle(Drop(cancelled.lease, Why.CANCELLED))
-    assert AbortRequests(("job_1:0:1",)) in desk.commands
-    assert AbortRequests(("job_2:0:1",)) in desk.commands
+    assert AbortRequests((request_id(job),)) in desk.commands
+    assert AbortRequests((request_id(cancelled),)) in desk.commands
     assert desk.holdings.load().jobs == 0
     # What the engine still says of them is not heard.
     desk.step(job, "def", 3)
@@ -352,7 +365,7 @@ def test_leases_that_cannot_be_trusted_stop_everything_without_a_word(desk: Desk
 def test_a_drain_journals_everything_and_gives_everything_back_at_once(desk: Desk) -> None:
     job, ended = desk.take("job_1"), desk.take("job_2")
     desk.step(job, "a", 0)
-    outputs = (Output("job_1:0:1", 1, tuple(b"bc")), Output("job_2:0:1", 0, tuple(b"end"), "stop"))
+    outputs = (Output(request_id(job), 1, tuple(b"bc")), Output(request_id(ended), 0, tuple(b"end"), "stop"))
     desk.emitter.handle(EngineStepped(1, Stepped(outputs, StepStats())))
     desk.emitter.handle(Drain())
     desk.turn()
@@ -360,8 +373,8 @@ def test_a_drain_journals_everything_and_gives_everything_back_at_once(desk: Des
     record = desk.record(job)
     assert (record.state, record.deaths_total, record.retries) == (State.QUEUED, 0, 0)
     assert desk.state(ended) is State.SUCCEEDED
-    assert desk.commands[-1] == AbortRequests(("job_1:0:1",))
-    desk.hear(Output("job_1:0:1", 3, tuple(b"d")))  # the step in hand: nobody's any more
+    assert desk.commands[-1] == AbortRequests((request_id(job),))
+    desk.hear(Output(request_id(job), 3, tuple(b"d")))  # the step in hand: nobody's any more
     assert desk.text(job) == "abc"
     assert not desk.ended()
     desk.emitter.handle(Close())

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -29,8 +28,8 @@ from benchmarks.results import say
 from benchmarks.serving.beside import beside
 from benchmarks.serving.publisher import SEQ_OF_FIRST_DELTA, Pace, claim_all, publish
 from benchmarks.serving.readers import Readers, get, post
-from benchmarks.serving.stand import MODEL, REVISION, Cost, Stand, announce, processor, standing
-from benchmarks.table import figures_table
+from benchmarks.serving.record import record
+from benchmarks.serving.stand import MODEL, REVISION, Cost, Stand, announce, standing
 from headrace.contract.generation import FrozenRequest, Sampling
 from headrace.contract.ids import new_job_id
 from headrace.contract.job import Job, JobClass, Kind, lane_of
@@ -225,12 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found = measure(stand, load)
             runs.append({"load": asdict(load), "found": asdict(found)})
             figures += _told(load, found)
-    flags = {"fsync": given.fsync, "seconds": given.seconds, "versions": processor()}
-    result = {**results.header(Path("a byte tokenizer")), "flags": flags, "runs": runs}
-    result["figures"] = [figure.record() for figure in figures]
-    if given.output is not None:
-        results.write(given.output, result)
-    print(figures_table(result))
+    record(given.output, "no model", {"fsync": given.fsync, "seconds": given.seconds}, runs, figures)
     return 0
 
 

@@ -25,8 +25,8 @@ from benchmarks.results import model_path, say
 from benchmarks.serving.beside import beside
 from benchmarks.serving.poster import Poster
 from benchmarks.serving.readers import post
-from benchmarks.serving.stand import MODEL, Cost, Stand, announce, announce_file, processor, standing
-from benchmarks.table import figures_table
+from benchmarks.serving.record import record
+from benchmarks.serving.stand import MODEL, Cost, Stand, announce, announce_file, standing
 
 WARM_S: Final = 2.0
 BAR: Final = "p50 ≤ 5 ms, p99 ≤ 25 ms with everysec"
@@ -105,10 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found = measure(stand, given.rate, given.seconds)
             runs.append({"fsync": fsync, "tokenizer": tokenizer, "found": asdict(found)})
             figures += _told(fsync, tokenizer, given.rate, found)
-    result = {**results.header(model), "flags": {"rate": given.rate, "versions": processor()}, "runs": runs}
-    result["figures"] = [figure.record() for figure in figures]
-    results.write(given.output, result)
-    print(figures_table(result))
+    record(given.output, model.name, {"rate": given.rate, "seconds": given.seconds}, runs, figures)
     return 0
 
 

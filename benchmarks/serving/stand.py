@@ -1,6 +1,7 @@
 """A Redis and one gateway, each in a process of its own, and what they cost. Knows processes, no load."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ import redis
 
 from engine.loaders import describe
 from headrace.contract.model_card import ModelCard
+from headrace.store.beats import read_beats
 from headrace.store.cards import write_card
 from headrace.supervisor.redis_server import EmbeddedRedis, free_port
 from workers.inference.fake_engine import CHAT_TEMPLATE, EOS, byte_tokenizer
@@ -72,6 +75,18 @@ def standing(fsync: str, environ: Mapping[str, str] | None = None) -> Iterator[S
             yield Stand(embedded.url, port, psutil.Process(gateway.pid), psutil.Process(store.pid))
 
 
+@contextmanager
+def working(stand: Stand, model: str, environ: Mapping[str, str] | None = None) -> Iterator[psutil.Process]:
+    """One worker on that stand, ready; stopped when the block is left. Its parent process."""
+    environment = {**os.environ, "HEADRACE_REDIS__URL": stand.redis_url, **(environ or {})}
+    command = [sys.executable, "-m", "workers", "--model", model]
+    with tempfile.TemporaryDirectory(prefix="hr-") as name, redis.Redis.from_url(stand.redis_url) as client:
+        log = Path(name) / "worker.log"
+        with _process(command, log, environment) as worker:
+            _until(lambda: any(beat.state == "ready" for beat in read_beats(client)), worker, log)
+            yield psutil.Process(worker.pid)
+
+
 def announce(client: redis.Redis) -> None:
     """A model whose tokens are bytes, so that text costs next to nothing."""
     _announce(client, byte_tokenizer(), CHAT_TEMPLATE, EOS + 1, (EOS,), None)
@@ -107,10 +122,8 @@ def _announce(
     write_card(client, card, tokenizer)
 
 
-def processor() -> dict[str, Any]:
+def versions() -> dict[str, str]:
     """The versions that serve: they change what an event costs as much as our code does."""
-    from importlib.metadata import version
-
     packages = ("fastapi", "uvicorn", "uvloop", "httptools", "redis", "hiredis", "orjson", "pydantic")
     return {name: version(name) for name in packages}
 
@@ -139,8 +152,6 @@ def _until(ready: Any, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _listens(port: int) -> bool:
-    import socket
-
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True

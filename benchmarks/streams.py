@@ -29,12 +29,7 @@ from benchmarks.serving.beside import beside
 from benchmarks.serving.publisher import SEQ_OF_FIRST_DELTA, Pace, claim_all, publish
 from benchmarks.serving.readers import Readers, get, post
 from benchmarks.serving.record import record
-from benchmarks.serving.stand import MODEL, REVISION, Cost, Stand, announce, standing
-from headrace.contract.generation import FrozenRequest, Sampling
-from headrace.contract.ids import new_job_id
-from headrace.contract.job import Job, JobClass, Kind, lane_of
-from headrace.queue.base import Timing
-from headrace.queue.redis import RedisQueue
+from benchmarks.serving.stand import MODEL, Cost, Stand, announce, standing, submit
 from headrace.store import keys
 
 ROUTES: Final = ("events", "chat")
@@ -96,18 +91,6 @@ def append(pipe: Connection, url: str, count: int, pace: Pace, seconds: float) -
     pipe.send(publish(url, jobs, pace, seconds))
 
 
-def submit(client: redis.Redis, count: int) -> list[str]:
-    """Jobs that wait, as a gateway would have accepted them."""
-    queue = RedisQueue(client, Timing())
-    ids = []
-    for number in range(count):
-        request = FrozenRequest((104, 105), Sampling(seed=number), _MOST_TOKENS)
-        job = Job(new_job_id(), MODEL, lane_of(MODEL, "stable"), REVISION, JobClass.STANDARD, Kind.COMPLETION, request)
-        queue.accept(job)
-        ids.append(job.id)
-    return ids
-
-
 def chat_body() -> bytes:
     message = {"role": "user", "content": "hi"}
     return orjson.dumps({"model": MODEL, "messages": [message], "max_tokens": _MOST_TOKENS, "stream": True})
@@ -117,7 +100,7 @@ def measure(stand: Stand, load: Load) -> Found:
     with redis.Redis.from_url(stand.redis_url) as client:
         client.flushall()
         announce(client)
-        ids = submit(client, load.opened) if load.route == "events" else []
+        ids = submit(client, load.opened, max_tokens=_MOST_TOKENS) if load.route == "events" else []
         requests = [get(f"/v1/jobs/{job_id}/events") for job_id in ids]
         requests = requests or [post("/v1/chat/completions", chat_body())] * load.opened
         _warm(stand)

@@ -17,7 +17,12 @@ import psutil
 import redis
 
 from engine.loaders import describe
+from headrace.contract.generation import FrozenRequest, Sampling
+from headrace.contract.ids import new_job_id
+from headrace.contract.job import Job, JobClass, Kind, lane_of
 from headrace.contract.model_card import ModelCard
+from headrace.queue.base import Timing
+from headrace.queue.redis import RedisQueue
 from headrace.store.beats import read_beats
 from headrace.store.cards import write_card
 from headrace.supervisor.redis_server import EmbeddedRedis, free_port
@@ -120,6 +125,18 @@ def _announce(
         created_at=time.time_ns() // 1_000_000,
     )
     write_card(client, card, tokenizer)
+
+
+def submit(client: redis.Redis, count: int, *, max_tokens: int, tenant: str = "default") -> list[str]:
+    """Jobs that wait, as a gateway would have accepted them; their ids."""
+    queue, ids = RedisQueue(client, Timing()), []
+    for number in range(count):
+        request = FrozenRequest((104, 105), Sampling(seed=number), max_tokens)
+        lane = lane_of(MODEL, "stable")
+        job = Job(new_job_id(), MODEL, lane, REVISION, JobClass.STANDARD, Kind.COMPLETION, request, tenant=tenant)
+        queue.accept(job)
+        ids.append(job.id)
+    return ids
 
 
 def versions() -> dict[str, str]:

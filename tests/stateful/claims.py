@@ -1,7 +1,7 @@
 """What a claim may answer, given the model: not who comes next, but who must not have been taken, passed or left.
 
-Order is judged as far as PROTOCOL fixes it: class, then near deadlines, then a tenant's own order of arrival. Which
-tenant's turn it is stays the queue's business here.
+Order is judged as far as PROTOCOL fixes it: class, then near deadlines, then a tenant's own order of arrival in a lane.
+Which tenant's turn it is, and which lane's, stays the queue's business here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,8 +100,9 @@ def _rank(model: Model, record: Record) -> tuple[int, int, int]:
 def _is_before(model: Model, one: Record, other: Record) -> bool:
     """Whether PROTOCOL has `one` come before `other`."""
     ranks = _rank(model, one), _rank(model, other)
-    same_road = ranks[0] == ranks[1] and ranks[0][1] == 1 and one.job.tenant == other.job.tenant
-    return ranks[0] < ranks[1] or (same_road and one.born_at < other.born_at)
+    roads = [(record.job.lane, record.job.tenant) for record in (one, other)]
+    same_road = ranks[0] == ranks[1] and ranks[0][1] == 1 and roads[0] == roads[1]
+    return ranks[0] < ranks[1] or (same_road and one.arrived_at < other.arrived_at)
 
 
 def _judge_order(model: Model, request: ClaimRequest, taken: Sequence[Record], remaining: Sequence[Record]) -> None:

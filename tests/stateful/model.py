@@ -4,6 +4,7 @@ Every verb looks at all jobs and writes down what must be true afterwards; the a
 are milliseconds of `now`, which the owner turns. Who is claimed next is not decided here: see `claims.py`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -42,7 +43,8 @@ class Grant:
 
 @dataclass(slots=True)
 class Record:
-    """All there is to know of a job. `until` is the end of a lease or of a wait; `choices` the ids of each choice."""
+    """All there is to know of a job. `until` is the end of a lease or of a wait; `arrived_at` is when it was queued
+    first; `choices` are the ids of each choice."""
 
     job: Job
     born_at: int
@@ -59,6 +61,7 @@ class Record:
     deaths_total: int = 0
     death_offset: int = 0
     until: int = 0
+    arrived_at: int = 0
     kv_tokens: int = 0
     digest: str = ""
     first_digest: str = ""
@@ -243,7 +246,8 @@ class Model:
         tokens: float = len(request.prompt_ids)
         for ids in record.choices:
             tokens += len(ids) + min(request.max_tokens - len(ids), average)
-        record.state, record.until, record.kv_tokens = State.QUEUED, 0, int(-(-tokens // 1))
+        record.state, record.until, record.kv_tokens = State.QUEUED, 0, math.ceil(tokens)
+        record.arrived_at = record.arrived_at or self.now
 
     def _begin(self, record: Record) -> None:
         grant, attempt, job = record.grant, record.attempt, record.job

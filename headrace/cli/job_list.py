@@ -16,6 +16,7 @@ app = typer.Typer(invoke_without_command=True, help="The jobs there are, newest 
 _HEADING = ("JOB", "STATE", "MODEL", "CLASS", "AGE", "TOKENS")
 _STATES = [state.value.lower() for state in State]
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_RELATED = ("redrive_of", "redriven_as", "replay_of", "fallback_of")
 _TIMES = ("created_at", "queued_at", "leased_at", "first_token_at", "ended_at", "deadline_at")
 
 
@@ -79,6 +80,7 @@ def _facts(raw: Mapping[str, Any]) -> dict[str, str]:
     if usage := raw.get("usage"):
         facts["tokens"] = f"{usage['prompt_tokens']} in, {usage['completion_tokens']} out"
     facts |= {f"  {key}": str(value) for key, value in (raw.get("metadata") or {}).items()}
+    facts |= {name: raw[name] for name in _RELATED if raw.get(name)}
     if error := raw.get("error"):
         facts["error"] = f"{error['code']}: {error['message']}"
     return facts

@@ -61,6 +61,7 @@ def test_redriven_at_a_rate(gateway: Gateway, client: httpx2.Client, worker: Scr
     new = worker.queue.get(pairs[0][1])
     assert new is not None
     assert new.deadline_at == (new.created_at or 0) + 60_000
+    assert f"redriven_as     {first['redriven_as']}" in run("jobs", "show", ids[0], "--url", gateway.url).out
     again = dlq(gateway, "redrive", ids[0])
     assert again.out.split() == [ids[0], first["redriven_as"]]
 

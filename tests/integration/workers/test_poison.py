@@ -17,6 +17,8 @@ from tests.integration.workers.test_fake_engine_runs import QUICK, expected
 POISON = "! kills"
 TOKENS = 40
 STRIKES_AT = 20
+SEEN = {**QUICK, "lease_ms": 10_000}
+"""No lease runs out here: the parent sees each engine die."""
 
 
 async def listed(url: str) -> tuple[Job, ...]:
@@ -38,7 +40,7 @@ async def redriven(url: str) -> str:
 
 def test_one_poison_job_among_32(fleet: Fleet) -> None:
     knobs = f"fake:speed=100,crash_at={STRIKES_AT},poison={POISON.encode()[0]}"
-    with fleet.worker(fleet.settings(knobs, queue=QUICK)) as worker:
+    with fleet.worker(fleet.settings(knobs, queue=SEEN)) as worker:
         poison = fleet.submit(worker, POISON, TOKENS)
         neighbours = {fleet.submit(worker, f"prompt {i}", TOKENS): f"prompt {i}" for i in range(31)}
         dead = fleet.ended(poison)
@@ -60,7 +62,7 @@ def test_one_poison_job_among_32(fleet: Fleet) -> None:
     ]
     assert workers_of(letter) == (worker.id,)
 
-    with fleet.worker(fleet.settings("fake:", queue=QUICK)) as healthy:
+    with fleet.worker(fleet.settings("fake:", queue=SEEN)) as healthy:
         eventually(lambda: healthy.ready, "engine ready")
         again = asyncio.run(redriven(fleet.server.url))
         job = fleet.ended(again)

@@ -14,17 +14,10 @@ from gateway.body import read_json
 from gateway.errors import json_response
 from gateway.lookup import model_of
 from gateway.services import Services
+from gateway.snapshot import snapshot_of
 from gateway.submitting import BODY_TIMEOUT_S
 from headrace.contract.dead_letter_query import DeadLetterFilter, Place
-from headrace.contract.errors import (
-    ErrorInfo,
-    HeadraceError,
-    JobNotFound,
-    JournalExpired,
-    RevisionGone,
-    StoreUnavailable,
-)
-from headrace.contract.events import Event
+from headrace.contract.errors import ErrorInfo, JobNotFound, StoreUnavailable
 from headrace.contract.ids import is_job_id
 from headrace.contract.job import Job
 from headrace.ledger.done import DoneMarks
@@ -37,14 +30,10 @@ from headrace.openai.dead_letters import (
     letters_page,
     letters_query,
     outcomes_page,
-    snapshot_object,
 )
 from headrace.openai.schema import parse
 from headrace.store.dead_letters import DeadLetters
-from headrace.store.journal import join
 from headrace.submission.redrive import Redriver
-from headrace.text.detokenizer import whole_text
-from headrace.text.tokenizer import Tokenizer
 
 LISTED = 20
 
@@ -107,19 +96,7 @@ def router(services: Services) -> APIRouter:
     async def show(job_id: str) -> Response:
         """One dead job in full: its request as it was frozen, prompt and answer so far as text, and every event."""
         letter = await _find(letters, job_id)
-        events = await _events(services, job_id)
-        tokenizer = await _tokenizer(services, letter)
-        choices = [
-            {
-                "index": index,
-                "tokens": len(so_far.token_ids),
-                "text": _text(tokenizer, so_far.token_ids, letter.request.stop),
-                "finish_reason": so_far.finish_reason,
-            }
-            for index, so_far in enumerate(join(events, letter.request.n))
-        ]
-        prompt = await _prompt(services, letter, tokenizer)
-        return json_response(snapshot_object(letter, prompt, choices, events))
+        return json_response(await snapshot_of(services, letter))
 
     @routes.delete("/{job_id}")
     async def delete(job_id: str) -> Response:
@@ -171,36 +148,3 @@ async def _find(letters: DeadLetters, job_id: str) -> Job:
         )
     structlog.contextvars.bind_contextvars(job=job_id)
     return letter
-
-
-async def _events(services: Services, job_id: str) -> list[Event]:
-    """All of the journal; none of one that is no longer kept."""
-    events: list[Event] = []
-    try:
-        while page := await services.journal.read(job_id, events[-1].seq if events else 0):
-            events += page
-    except (JobNotFound, JournalExpired):
-        return []
-    return events
-
-
-async def _tokenizer(services: Services, letter: Job) -> Tokenizer | RevisionGone:
-    try:
-        return await services.cards.tokenizer(letter.revision)
-    except RevisionGone as error:
-        return error
-
-
-def _text(tokenizer: Tokenizer | RevisionGone, ids: Sequence[int], stop: Sequence[str]) -> str | None:
-    return None if isinstance(tokenizer, RevisionGone) else whole_text(tokenizer, ids, stop)
-
-
-async def _prompt(services: Services, letter: Job, tokenizer: Tokenizer | RevisionGone) -> str | HeadraceError:
-    """The prompt as the model read it, or why it cannot be shown."""
-    if isinstance(tokenizer, RevisionGone):
-        return tokenizer
-    try:
-        whole = await services.payloads.fetch_prompt(letter)
-    except HeadraceError as error:
-        return error
-    return b"".join(tokenizer.prompt_pieces(whole.request.prompt_ids)).decode("utf-8", "replace")

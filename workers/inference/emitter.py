@@ -227,6 +227,7 @@ class Emitter:
         if self._engine is not None and message.generation == self._engine.generation:
             self._engine = None
             self._requests.clear()
+            record_step(self._parts.metrics, StepStats())  # what it ran and held is gone with it
         self._parts.gate.close()
         if not message.died:
             return

@@ -176,6 +176,16 @@ def test_a_dead_engine_s_jobs_go_back_at_once_and_what_it_made_is_kept(desk: Des
     assert not desk.claims()
 
 
+def test_a_dead_engine_holds_nothing(desk: Desk) -> None:
+    """Its successor may have nothing to do for hours, and would be taken for full."""
+    desk.take()
+    stats = StepStats(running=1, waiting=2, kv_pages_used=3, kv_pages=8)
+    desk.emitter.handle(EngineStepped(1, Stepped((), stats)))
+    desk.emitter.handle(EngineDown(1, died=True))
+    gauges = desk.metrics.snapshot()["gauges"]
+    assert [gauges[f"headrace_engine_{name}"] for name in ("running", "waiting", "kv_pages_used")] == [0, 0, 0]
+
+
 def test_nothing_is_claimed_until_the_dead_engine_s_jobs_are_back(desk: Desk) -> None:
     job = desk.take()
     desk.queue.away = True

@@ -44,7 +44,7 @@ class Customers:
     def __post_init__(self) -> None:
         timeout = httpx2.Timeout(SILENCE_S, connect=1.0)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-        self._client = httpx2.AsyncClient(timeout=timeout, limits=limits)
+        self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, verify=False, trust_env=False)
 
     async def close(self) -> None:
         await self._client.aclose()

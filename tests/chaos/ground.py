@@ -6,12 +6,12 @@ jobs go back at once; else its host counts as gone, and its leases run out.
 
 import socket
 import time
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx2
 import psutil
 
 from headrace.contract.errors import StoreUnavailable
@@ -137,21 +137,21 @@ class Ground:
             self.start(place)
         self._reap()
 
-    def sentence(self, files: Iterable[Path], point: str, nth: int) -> None:
-        """Whoever reads one of these files dies at the `nth` such moment of theirs."""
+    def sentence(self, files: Iterable[Path], point: str, nth: int) -> int:
+        """Whoever reads one of these files dies at the `nth` such moment of theirs. Answers with the serial number."""
         self._serial += 1
         for file in files:
             Sentence(self._serial, point, nth).write(file)
+        return self._serial
 
-    def struck(self, files: Iterable[Path]) -> bool:
-        """Whether one of the readers of these files has died of the last sentence."""
-        return any(has_struck(file, self._serial) for file in files)
+    def struck(self, files: Iterable[Path], serial: int) -> bool:
+        """Whether one of the readers of these files has died of this sentence."""
+        return any(has_struck(file, serial) for file in files)
 
-    def acquit(self) -> None:
-        """Nobody is to die any more."""
-        for place in self.places:
-            place.sentence.unlink(missing_ok=True)
-            place.engine_sentence.unlink(missing_ok=True)
+    def acquit(self, files: Iterable[Path]) -> None:
+        """Whoever reads these is not to die any more."""
+        for file in files:
+            file.unlink(missing_ok=True)
 
     def held(self, place: Place) -> int:
         """Jobs that the store thinks this worker holds."""
@@ -183,8 +183,9 @@ class Ground:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/health/live", timeout=2.0).status_code == 200
-    except httpx2.HTTPError:
+        with urllib.request.urlopen(f"{url}/health/live", timeout=2.0) as reply:
+            return bool(reply.status == 200)
+    except OSError:
         return False
 
 

@@ -69,7 +69,7 @@ def _draw(dice: random.Random, name: str, place: int, model: str, *, real: bool)
     large = not real and (place == LARGE or dice.random() < 0.1)
     body: dict[str, Any] = {
         "model": model,
-        "prompt": _prompt(dice, 400 if large else dice.randrange(8, 60)),
+        "prompt": _prompt(dice, 260 if large else dice.randrange(8, 60)),
         "max_tokens": dice.choice((254, 270) if large else (8, 24, 40, 64, 96) if not real else (12, 24, 40)),
         "seed": dice.randrange(2**40),
         "temperature": dice.choice((0.0, 0.7, 1.0)),

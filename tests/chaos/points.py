@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import orders, rounds
+from tests.chaos.drama import Point, Trouble, Who
 from tests.chaos.ground import LEASE_MS, Ground, running
 from tests.chaos.orders import Order
-from tests.chaos.rounds import Point, Round, Trouble, Who
+from tests.chaos.rounds import Round
 from tests.chaos.undisturbed import Undisturbed
 
 FAKE, MODEL_FAKE = "fake:speed=400", "fake"
@@ -95,7 +96,7 @@ class Line:
         self.rounds += 1
         self.jobs += verdict.jobs
         self.tokens += verdict.tokens
-        self.struck += done.struck
+        self.struck += len(done.struck)
         self.resumed += verdict.resumed
         self.lost += verdict.count(*LOST)
         self.repeated += verdict.count(*REPEATED)
@@ -154,7 +155,7 @@ class Fleets:
         if self._sitting.real:
             await self._undisturbed.learn(ground, seed)
             waves = partial(self._undisturbed.wave, seed)
-        done = await rounds.play(ground, point, seed, waves)
+        done = await rounds.play(ground, [point], seed, waves)
         _tell(done, ground, self._sitting)
         if not ground.whole():
             self.close()
@@ -175,13 +176,14 @@ def try_point(point: Point, sitting: Sitting, fleets: Fleets | None = None) -> L
 
 
 def _tell(done: Round, ground: Ground, sitting: Sitting) -> None:
+    name = "+".join(done.points)
     if sitting.verbose:
-        sys.stderr.write(f"{done.point} seed {done.seed}: {done.seconds:.2f} s, struck {done.struck}\n")
+        sys.stderr.write(f"{name} seed {done.seed}: {done.seconds:.2f} s{'' if done.struck else ', not struck'}\n")
     if not done.verdict.faults:
         return
-    again = f"python -m tests.chaos.points{sitting.flags} --points {done.point} --first-seed {done.seed} --seeds 1"
+    again = f"python -m tests.chaos.points{sitting.flags} --points {name} --first-seed {done.seed} --seeds 1"
     told = "\n".join(f"    {fault}" for fault in done.verdict.faults[:20])
-    sys.stderr.write(f"{done.point} seed {done.seed}: {len(done.verdict.faults)} faults\n{told}\n    again: {again}\n")
+    sys.stderr.write(f"{name} seed {done.seed}: {len(done.verdict.faults)} faults\n{told}\n    again: {again}\n")
     if sitting.verbose:
         sys.stderr.write(json.dumps(ground.last_words(), indent=1) + "\n")
 

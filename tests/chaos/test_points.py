@@ -1,29 +1,43 @@
-"""Every point once, on one fleet, and one poisonous job: the short form of `python -m tests.chaos.points`."""
+"""Every point once, several in a round, and one poisonous job: the short form of `python -m tests.chaos.points`."""
 
 import asyncio
 import random
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
 from tests.chaos import orders, poison, rounds
+from tests.chaos.drama import Point, Trouble, Who
 from tests.chaos.ground import running
-from tests.chaos.points import FAKE, MODEL_FAKE, POINTS, Line
+from tests.chaos.points import FAKE, MODEL_FAKE, POINTS
 
-JOBS = 4
+JOBS = 6
+LEASE_MS = 400
+
+
+def together() -> Iterator[tuple[Point, ...]]:
+    """Rounds over all points: one of each worker's and one of the gateway's at a time, in any order. Whoever takes the
+    whole host of another away has a round of its own."""
+    points = random.Random().sample(POINTS, len(POINTS))
+    hosts = [point for point in points if point.trouble is Trouble.HOST]
+    gateways = [point for point in points if point.who is Who.GATEWAY]
+    workers = [point for point in points if point not in hosts and point not in gateways]
+    yield from ((point,) for point in hosts)
+    while workers or gateways:
+        yield (*(workers.pop() for _ in workers[:2]), *(gateways.pop() for _ in gateways[:1]))
 
 
 @pytest.mark.timeout(240)
 def test_every_point_once() -> None:
-    points = random.Random().sample(POINTS, len(POINTS))
-    lines = []
-    with running(FAKE) as ground:
-        for point in points:
-            line = Line(point.name, point.rules)
+    struck: set[str] = set()
+    with running(FAKE, lease_ms=LEASE_MS) as ground:
+        for points in together():
             draw = partial(orders.wave, 0, model=MODEL_FAKE, jobs=JOBS)
-            line.add(asyncio.run(rounds.play(ground, point, 0, draw)))
-            lines.append(line)
-    assert not [line.text() for line in lines if not line.good]
+            done = asyncio.run(rounds.play(ground, points, 0, draw))
+            assert not done.verdict.faults, "\n".join(map(str, (done.points, *done.verdict.faults)))
+            struck.update(done.struck)
+    assert {point.name for point in POINTS} == struck
 
 
 @pytest.mark.timeout(120)

@@ -79,6 +79,18 @@ def test_what_dies_is_started_again(watched: Watched) -> None:
     assert other.exit_code is None
 
 
+def test_what_is_held_still_is_not_dead(watched: Watched) -> None:
+    held = watched.supervisor.start(python(SLEEP, "held"))
+    held_process = psutil.Process(held.pid)
+    held_process.suspend()
+    until(lambda: held_process.status() == psutil.STATUS_STOPPED)
+    watched.look()
+    assert (held.exit_code, watched.deaths) == (None, [])
+    held_process.resume()
+    watched.look()
+    assert (watched.supervisor.children()["held"].pid, watched.deaths) == (held.pid, [])
+
+
 def test_deaths_in_a_row_are_counted_and_explained(watched: Watched) -> None:
     watched.supervisor.start(python("import sys; sys.exit('no model here')", "one"))
     watched.look_until_deaths(3)

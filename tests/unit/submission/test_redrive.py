@@ -396,3 +396,60 @@ async def test_neither_touches_a_job_that_lives_or_was_redriven(bench: Bench) ->
     assert page.outcomes[0] == Redriven(letter.id, outcome.job_id)
     assert page.outcomes[1].error is not None
     assert bench.queued() == {outcome.job_id}
+
+
+class Killer:
+    """Kills this process at its n-th call to Redis, before the server has heard of it or before its answer is read."""
+
+    def __init__(self, client: redis.asyncio.Redis, patch: pytest.MonkeyPatch) -> None:
+        self._call: Any = client.execute_command
+        self._left, self._heard = 0, False
+        patch.setattr(client, "execute_command", self._watched)
+
+    def at(self, call: int, *, heard: bool) -> None:
+        self._left, self._heard = call, heard
+
+    async def _watched(self, *args: Any, **named: Any) -> Any:
+        self._left -= 1
+        if self._left == 0 and not self._heard:
+            raise Killed
+        answer = await self._call(*args, **named)
+        if self._left == 0:
+            raise Killed
+        return answer
+
+
+@pytest.mark.parametrize("verb", ["redrive", "purge"])
+@pytest.mark.parametrize("heard", [False, True])
+async def test_killed_at_any_call_and_said_again(
+    bench: Bench, async_client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch, verb: str, heard: bool
+) -> None:
+    async def said(letter: Job) -> None:
+        if verb == "redrive":
+            await bench.redriver.redrive(DeadLetterFilter(ids=(letter.id,)), limit=10)
+        else:
+            await bench.letters.purge(letter.id)
+
+    killer = Killer(async_client, monkeypatch)
+    call, killed = 0, True
+    while killed:
+        call, killed, letter = call + 1, False, bench.bury(40)
+        killer.at(call, heard=heard)
+        try:
+            await said(letter)
+        except Killed:
+            killed = True
+        killer.at(0, heard=heard)
+        await said(letter)
+        assert bench.parked() == set()
+        new = bench.queued()
+        if verb == "redrive":
+            (job_id,) = new
+            assert bench.get(letter.id).redriven_as == job_id
+            assert bench.payloads.fetch_prompt(bench.get(job_id)).request.prompt_ids == tuple(range(40))
+            bench.queue.cancel(job_id)
+        else:
+            assert new == set()
+            assert bench.queue.get(letter.id) is None
+            assert bench.blob_keys() == []
+    assert call > 3  # that many calls it has at least, and each of them was the last of one life

@@ -27,6 +27,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "submit": "headrace.cli.jobs:submit",
         "events": "headrace.cli.jobs:events",
         "cancel": "headrace.cli.jobs:cancel",
+        "replay": "headrace.cli.replay:replay",
         "jobs": "headrace.cli.job_list:app",
         "dlq": "headrace.cli.dlq:app",
         "chat": "headrace.cli.chat:chat",

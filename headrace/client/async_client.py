@@ -140,6 +140,29 @@ class AsyncClient:
         """`GET /v1/jobs/<id>`. Raises JobNotFound."""
         return read_view(core.read_json(await self._send(core.job_call(job_id))))
 
+    async def replay(
+        self,
+        job_id: str,
+        *,
+        any_digest: bool = False,
+        job_class: JobClass | str | None = None,
+        deadline_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncJobHandle:
+        """As `Client.replay`."""
+        call = core.replay_call(
+            job_id,
+            any_digest=any_digest,
+            job_class=job_class,
+            deadline_seconds=deadline_seconds,
+            idempotency_key=idempotency_key,
+        )
+        return AsyncJobHandle(self, str(core.read_json(await self._send(call))["id"]))
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """As `Client.workers`."""
+        return list(core.read_json(await self._send(core.workers_call())).get("workers", ()))
+
     async def cancel(self, job_id: str) -> JobView:
         """`DELETE /v1/jobs/<id>`, and how the job stands after it; one that had ended stays as it was."""
         await self._send(core.cancel_call(job_id))

@@ -151,6 +151,34 @@ class Client:
         """`GET /v1/jobs/<id>`. Raises JobNotFound."""
         return read_view(core.read_json(self._send(core.job_call(job_id))))
 
+    def replay(
+        self,
+        job_id: str,
+        *,
+        any_digest: bool = False,
+        job_class: JobClass | str | None = None,
+        deadline_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> JobHandle:
+        """Run an ended job's frozen request again, seed and all, on a worker of the numerics digest that it was made
+        with; its tokens are then the same, if all is well. `headrace replay` compares the two.
+
+        With `any_digest` any worker of the same model revision may take it. Raises JobNotFound, RevisionGone, and
+        InvalidRequest for a job that goes on or was never begun.
+        """
+        call = core.replay_call(
+            job_id,
+            any_digest=any_digest,
+            job_class=job_class,
+            deadline_seconds=deadline_seconds,
+            idempotency_key=idempotency_key,
+        )
+        return JobHandle(self, str(core.read_json(self._send(call))["id"]))
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Who is alive, as `/health/fleet` has it: id, lane, state, revision, digest and so on of each worker."""
+        return list(core.read_json(self._send(core.workers_call())).get("workers", ()))
+
     def cancel(self, job_id: str) -> JobView:
         """`DELETE /v1/jobs/<id>`, and how the job stands after it; one that had ended stays as it was."""
         self._send(core.cancel_call(job_id))

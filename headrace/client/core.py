@@ -103,6 +103,24 @@ def cancel_call(job_id: str) -> Call:
     return Call("DELETE", f"/v1/jobs/{_checked(job_id)}")
 
 
+def replay_call(
+    job_id: str,
+    *,
+    any_digest: bool = False,
+    job_class: str | None = None,
+    deadline_seconds: float | None = None,
+    idempotency_key: str | None = None,
+) -> Call:
+    fields = {
+        "any_digest": any_digest or None,
+        "class": None if job_class is None else str(job_class),
+        "deadline_seconds": deadline_seconds,
+    }
+    body = {name: value for name, value in fields.items() if value is not None}
+    headers = {IDEMPOTENCY_KEY: idempotency_key or new_idempotency_key()}
+    return Call("POST", f"/v1/jobs/{_checked(job_id)}/replay", headers, body)
+
+
 def events_call(job_id: str, cursor: str) -> Call:
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": cursor} if cursor else {})
     return Call("GET", f"/v1/jobs/{_checked(job_id)}/events", headers)
@@ -118,6 +136,10 @@ def models_call() -> Call:
 
 def model_call(model_id: str) -> Call:
     return Call("GET", f"/v1/models/{quote(model_id, safe='')}")
+
+
+def workers_call() -> Call:
+    return Call("GET", "/health/fleet")
 
 
 def _checked(job_id: str) -> str:

@@ -104,3 +104,11 @@ def test_a_listing_of_a_state_there_is_not(url: str) -> None:
     ran = run("jobs", "--state", "lost", "--url", url)
     assert (ran.code, ran.out) == (1, "")
     assert "active" in ran.err
+
+
+def test_a_replay_is_the_same(url: str, job: str) -> None:
+    said = json.loads(run("replay", job, "--json", "--url", url).out)
+    assert (said["verdict"], said["exact"], said["tokens"], said["digests"]["replay"]) == ("same", True, 12, ["fake"])
+    with Client(url) as client:
+        shown = client.fetch(said["replay"]).raw
+    assert (shown["replay_of"], shown["metadata"]) == (job, {"who": "me", "replay_of": job})

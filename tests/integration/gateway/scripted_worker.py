@@ -66,6 +66,7 @@ class ScriptedWorker:
     def __init__(self, client: redis.Redis, name: str = "w_test_1_a") -> None:
         self.client = client
         self.name = name
+        self.digest = "digest-1"
         self.queue = RedisQueue(client, Timing())
         self.cached_tokens = 0
         self._said: dict[str, list[int]] = {}
@@ -75,7 +76,7 @@ class ScriptedWorker:
 
     def claim(self) -> Job:
         """The next job, as soon as there is one; its attempt has begun."""
-        request = ClaimRequest((LANE,), self.name, REVISION, "digest-1", 100_000, 100_000, 1)
+        request = ClaimRequest((LANE,), self.name, REVISION, self.digest, 100_000, 100_000, 1)
         (job,) = wait_for(lambda: self.queue.claim(request))
         self._said[job.id] = []
         assert self.queue.append([Append(job.lease)])[0].outcome is Outcome.OK

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from headrace.client.comparison import Comparison, compare, from_events
 from headrace.contract.events import Delta
 from headrace.contract.job import State
+from headrace.submission.replay import again, digest_of
 from tests.integration.workers.fleet import Fleet, eventually
 from tests.redis_server import RedisServer
 from tests.tiny_model import write_tiny_model
@@ -104,6 +106,19 @@ def disturbed_jobs(fleet: Fleet, worker: InferenceWorker) -> list[str]:
     raise AssertionError("each kill came too late to disturb")
 
 
+def replay_all(fleet: Fleet, jobs: list[str]) -> None:
+    """Run each again for its digest, and find the same tokens with the same log probabilities."""
+    firsts = [fleet.ended(job_id) for job_id in jobs]
+    replays = [again(job, job.lane, digest=digest_of(job)) for job in firsts]
+    for replay in replays:
+        fleet.queue.accept(replay)
+    for first, replay in zip(firsts, replays, strict=True):
+        ended = fleet.ended(replay.id)
+        assert (ended.state, ended.digests, len(ended.digests)) == (State.SUCCEEDED, first.digests, 1)
+        compared = compare(*(from_events(fleet.events(job_id)) for job_id in (first.id, replay.id)))
+        assert compared == Comparison(sum(first.next_offset))
+
+
 def test_a_killed_engine_changes_no_token(bench: Bench) -> None:
     fleet, worker = bench
     undisturbed = submit_mixed(fleet, worker, 8, 300)
@@ -118,6 +133,7 @@ def test_a_killed_engine_changes_no_token(bench: Bench) -> None:
         assert (choice.logprobs, choice.prompt_logprobs) == (journaled.logprobs, journaled.prompt_logprobs)
         wanted = fleet.get(after).request.logprobs is not None
         assert len(choice.logprobs) == wanted * len(choice.token_ids)
+    replay_all(fleet, [job_id for job_id in disturbed if fleet.get(job_id).attempt > 1])
 
 
 def test_a_stop_string_is_cut_where_the_undisturbed_text_has_it(bench: Bench) -> None:

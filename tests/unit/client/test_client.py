@@ -232,3 +232,19 @@ def test_an_answer_that_is_no_listing_is_said(connect: MakeClient) -> None:
             list(client.jobs())
         with pytest.raises(errors.HeadraceError, match="not a model"):
             client.model("m")
+
+
+def test_a_replay_is_asked_for_with_a_key(connect: MakeClient) -> None:
+    accepted = Answer(202, json.dumps({"id": OTHER}).encode())
+    with serving(Answer(200, b"", cut=True), accepted) as script, connect(script.url, patience=patient()) as client:
+        assert client.replay(JOB, any_digest=True, job_class="batch", deadline_seconds=9).id == OTHER
+        first, second = script.asked
+    assert (second.method, second.path) == ("POST", f"/v1/jobs/{JOB}/replay")
+    assert json.loads(second.body) == {"any_digest": True, "class": "batch", "deadline_seconds": 9}
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+
+
+def test_who_is_alive(connect: MakeClient) -> None:
+    workers = [{"id": "w_1", "digest": "d"}]
+    with serving(Answer(200, json.dumps({"workers": workers}).encode())) as script, connect(script.url) as client:
+        assert client.workers() == workers

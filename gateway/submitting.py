@@ -9,7 +9,6 @@ from fastapi import Request
 
 from gateway.body import read_json
 from gateway.services import Services
-from headrace.contract.errors import StoreUnavailable
 from headrace.contract.job import Job
 from headrace.openai.schema import Generation, parse
 from headrace.submission.idempotency import HEADER, body_hash
@@ -53,37 +52,22 @@ async def submit(request: Request, services: Services, intent: Intent, seen_as: 
 async def submit_all(
     request: Request, services: Services, intents: Sequence[Intent], seen_as: str
 ) -> tuple[Accepted, ...]:
-    """The jobs of one request, in order: all of them or an error. The first one has the times the server gave it."""
+    """The jobs of one request, in order: all of them or an error."""
     first, *others = await services.submitter.submit_all(
         intents, idem_key=idempotency_key(request), body_hash=seen_as, traceparent=tracing.current()
     )
     structlog.contextvars.bind_contextvars(job=first.job_id, **({"jobs": len(intents)} if others else {}))
-    for submitted in others:
-        _count(services, submitted)
-    return (await as_accepted(services, first), *(Accepted(each.job, each.replayed) for each in others))
+    return (as_accepted(services, first), *(as_accepted(services, each) for each in others))
 
 
-async def as_accepted(services: Services, submitted: Submitted) -> Accepted:
-    """Counted if it is new, and with the times the server gave it."""
-    _count(services, submitted)
-    job = submitted.job if submitted.replayed else await _as_recorded(services, submitted.job)
-    return Accepted(job, submitted.replayed)
+def as_accepted(services: Services, submitted: Submitted) -> Accepted:
+    """Counted if it is new."""
+    if not submitted.replayed:
+        job = submitted.job
+        services.metrics.jobs.labels(job.kind.value, job.lane, job.job_class.value).inc()
+    return Accepted(submitted.job, submitted.replayed)
 
 
 def idempotency_key(request: Request) -> str:
     """The `Idempotency-Key` as it came; empty for none. Submit checks its form."""
     return request.headers.get(HEADER, "")
-
-
-def _count(services: Services, submitted: Submitted) -> None:
-    if not submitted.replayed:
-        job = submitted.job
-        services.metrics.jobs.labels(job.kind.value, job.lane, job.job_class.value).inc()
-
-
-async def _as_recorded(services: Services, job: Job) -> Job:
-    """The job is durable by now, so failing to look is no failure."""
-    try:
-        return await services.queue.get(job.id) or job
-    except StoreUnavailable:
-        return job

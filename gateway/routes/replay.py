@@ -40,7 +40,7 @@ def router(services: Services) -> APIRouter:
             body_hash=f"{request.url.path}:{body_hash(fields)}",
             traceparent=tracing.current(),
         )
-        accepted = await as_accepted(services, submitted)
+        accepted = as_accepted(services, submitted)
         job = accepted.job
         _log.info("gateway.replayed", job=job_id, replayed_as=job.id)
         return json_response(job_object(job), 202, {"location": f"/v1/jobs/{job.id}", **accepted.headers})

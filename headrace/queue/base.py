@@ -4,7 +4,7 @@ Every verb is idempotent: a call may be written and its answer lost, so it is sa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -43,10 +43,14 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class AcceptReply:
-    """OK, EXISTS (same key, same body: `job_id` is the earlier job), CONFLICT (same key, other body) or FULL."""
+    """OK, EXISTS (same key, same body: `job_id` is the earlier job), CONFLICT (same key, other body) or FULL.
+
+    `created_at` is what the record of an OK says, so that nobody has to look for it.
+    """
 
     outcome: Outcome
     job_id: str
+    created_at: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

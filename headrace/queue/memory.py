@@ -99,7 +99,7 @@ class MemoryQueue:
             if known := self._entries.get(job.id):
                 if known.job.state is State.ACCEPTED and not hold:
                     self._enqueue(known)
-                return AcceptReply(Outcome.OK, job.id)
+                return AcceptReply(Outcome.OK, job.id, known.job.created_at)
             now = self._clock()
             deadline = None if job.deadline_at is None else now + job.deadline_at
             fresh = replace(job, created_at=now, deadline_at=deadline, next_offset=(0,) * job.request.n)
@@ -109,7 +109,7 @@ class MemoryQueue:
             self._write(entry, events.Accepted(1, job.id, now))
             if not hold:
                 self._enqueue(entry)
-            return AcceptReply(Outcome.OK, job.id)
+            return AcceptReply(Outcome.OK, job.id, now)
 
     def claim(self, request: ClaimRequest) -> tuple[Job, ...]:
         with self._lock:

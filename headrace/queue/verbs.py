@@ -147,7 +147,8 @@ def _delta(delta: Delta) -> tuple[Arg, ...]:
 
 
 def _accept_reply(raw: Any) -> AcceptReply:
-    return AcceptReply(Outcome(raw[0].decode()), raw[1].decode())
+    outcome, job_id, *created_at = raw
+    return AcceptReply(Outcome(outcome.decode()), job_id.decode(), *created_at)
 
 
 def _jobs(raw: Any) -> tuple[Job, ...]:

@@ -8,7 +8,7 @@ from typing import Protocol
 from headrace.contract.errors import HeadraceError, IdempotencyConflict, InvalidRequest, JobNotFound, QueueFull
 from headrace.contract.generation import FrozenRequest
 from headrace.contract.ids import new_job_id
-from headrace.contract.job import Fallback, Job
+from headrace.contract.job import Fallback, Job, State
 from headrace.queue.base import AcceptReply, Outcome
 from headrace.store.cards import CardBook, Release
 from headrace.submission.idempotency import HEADER, check_key, keys_for
@@ -29,8 +29,8 @@ class AsyncQueue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """`job` is as it was given to the queue, so the server's times are not in it yet; with `replayed` it is the
-    earlier job's record as it is now."""
+    """`job` is as it was accepted, with the server's times; with `replayed` it is the earlier job's record as it is
+    now."""
 
     job_id: str
     job: Job
@@ -162,7 +162,7 @@ class Submitter:
     async def _settle(self, job: Job, reply: AcceptReply) -> Submitted:
         match reply.outcome:
             case Outcome.OK:
-                return Submitted(reply.job_id, job)
+                return Submitted(reply.job_id, _as_queued(job, reply.created_at))
             case Outcome.EXISTS:
                 return await self._replay(reply.job_id)
             case Outcome.CONFLICT:
@@ -181,3 +181,10 @@ class Submitter:
         if earlier is None:
             raise JobNotFound(f"The job of this `{HEADER}`, {job_id}, is past its retention.", param=HEADER)
         return Submitted(job_id, earlier, replayed=True)
+
+
+def _as_queued(job: Job, at: int | None) -> Job:
+    if at is None:
+        return job
+    deadline_at = None if job.deadline_at is None else at + job.deadline_at
+    return replace(job, state=State.QUEUED, created_at=at, queued_at=at, deadline_at=deadline_at)

@@ -13,10 +13,10 @@ if idem_key ~= '' then
   local known = redis.call('HMGET', idem, 'body_hash', 'job')
   if known[2] and known[2] ~= id then return { known[1] == body_hash and 'EXISTS' or 'CONFLICT', known[2] } end
 end
-local state = redis.call('HGET', 'hr:job:' .. id, 'state')
-if state then
-  if state == 'ACCEPTED' and not hold then enqueue(load_job(id)) end
-  return { 'OK', id }
+local job = load_job(id)
+if job then
+  if job.state == 'ACCEPTED' and not hold then enqueue(job) end
+  return { 'OK', id, job.created_at }
 end
 
 redis.call('HSET', 'hr:job:' .. id, unpack(ARGV, 11))
@@ -33,4 +33,4 @@ if hold then
 else
   enqueue(load_job(id))
 end
-return { 'OK', id }
+return { 'OK', id, now }

@@ -87,10 +87,22 @@ async def test_an_alias_is_written_as_the_model_it_means(client: redis.Redis, su
 
 async def test_a_deadline_is_in_server_time(client: redis.Redis, queue: AsyncRedisQueue, submitter: Submitter) -> None:
     announce(client)
-    job = await queue.get((await submitter.submit(replace(RAW, deadline_ms=60_000))).job_id)
+    submitted = await submitter.submit(replace(RAW, deadline_ms=60_000))
+    job = await queue.get(submitted.job_id)
     assert job is not None
     assert job.created_at is not None
     assert job.deadline_at == job.created_at + 60_000
+
+
+async def test_what_is_submitted_has_the_times_of_its_record(
+    client: redis.Redis, queue: AsyncRedisQueue, submitter: Submitter
+) -> None:
+    announce(client)
+    job = (await submitter.submit(replace(RAW, deadline_ms=60_000))).job
+    recorded = await queue.get(job.id)
+    assert recorded is not None
+    assert recorded == replace(job, seq=1, kv_tokens=recorded.kv_tokens, place=recorded.place)
+    assert (await queue.accept(replace(job, deadline_at=1))).created_at == recorded.created_at
 
 
 async def test_refusals_leave_no_job(client: redis.Redis, submitter: Submitter) -> None:

@@ -1,5 +1,6 @@
 """`/v1/dlq`: what a person sees of dead jobs, and what redrive and purge do to them."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -9,9 +10,14 @@ import redis
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.ids import new_job_id
 from headrace.contract.job import Job, State
+from headrace.ledger.done import DoneMarks
 from headrace.queue.base import ReapRequest
+from headrace.settings import BlobSettings
 from headrace.store import dead_letters, keys
+from headrace.store.blobs_folder import FolderBlobs
 from tests.integration.gateway.scripted_worker import LANE, MODEL, ScriptedWorker
+from tests.integration.gateway.serving import serving, settings_for
+from tests.redis_server import RedisServer
 
 PROMPT = {"model": MODEL, "prompt": "go"}
 
@@ -232,6 +238,19 @@ def test_purged_is_gone_and_its_key_is_free(client: httpx2.Client, worker: Scrip
     anew = client.post("/v1/jobs", json=PROMPT, headers=headers)
     assert anew.status_code == 202
     assert anew.json()["id"] != first
+
+
+def test_a_ledgers_message_finds_that_a_purged_job_is_done(
+    redis_server: RedisServer, worker: ScriptedWorker, store: redis.Redis, tmp_path: Path
+) -> None:
+    settings = settings_for(redis_server.url).model_copy(update={"blobs": BlobSettings(url=str(tmp_path))})
+    with serving(settings) as gateway, httpx2.Client(base_url=gateway.url, timeout=20) as client:
+        (job_id,) = parked(client, worker)
+        store.hset(keys.job(job_id), "ledger_receipt", "sqs")
+        assert client.delete(f"/v1/dlq/{job_id}").json()["deleted"]
+    mark = DoneMarks(FolderBlobs(tmp_path)).get(job_id)
+    assert mark is not None
+    assert (mark.state, mark.result) == ("DEAD", "")
 
 
 def test_nobody_purges_what_lives(client: httpx2.Client, worker: ScriptedWorker) -> None:

@@ -1,8 +1,9 @@
 """The tables of the READMEs, made from the results: prints them, or puts them between two marks of a file.
 
-    python -m benchmarks.table [--tables cpu] [--update README.md]
+    python -m benchmarks.table [--tables cpu] [--update README.md [--mark delivery]]
 
-The marks are the lines `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`.
+The marks are the lines `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`, or with a name
+`<!-- benchmarks:delivery:begin -->` and so on.
 """
 
 import argparse
@@ -14,10 +15,9 @@ from typing import Any, Final
 
 from benchmarks import results
 from benchmarks.arguments import names
+from benchmarks.delivery_tables import points_table, scenarios_table
 from benchmarks.workloads import WORKLOADS
 
-BEGIN: Final = "<!-- benchmarks:begin -->"
-END: Final = "<!-- benchmarks:end -->"
 _NOTHING: Final = "-"
 
 
@@ -59,7 +59,8 @@ def caption(found: Mapping[str, Any]) -> str:
 def document(folder: Path, tables: Collection[str] = ()) -> str:
     """Every table that there are results for, or those that are named."""
     parts = []
-    kept = {name: results.read(folder / f"{name}.json") for name in tables or TABLES}
+    listed = [name for asked in tables or TABLES for name in GROUPS.get(asked, (asked,))]
+    kept = {name: results.read(folder / f"{name}.json") for name in listed}
     for name, heading in _COMPARISONS.items():
         if found := kept.get(name):
             parts.append(f"{heading}: {found['flags']['threads']} threads, {_medians(found)}. {caption(found)}.")
@@ -72,6 +73,9 @@ def document(folder: Path, tables: Collection[str] = ()) -> str:
             f"Perplexity of exact and reference numerics, bar ≤ 1.5 %. {caption(found)}.",
             perplexity_table(found),
         ]
+    for name, (heading, tabled) in _DELIVERY.items():
+        if found := kept.get(name):
+            parts += [f"{heading}. {caption(found)}.", tabled(found)]
     return "\n\n".join(parts)
 
 
@@ -84,17 +88,44 @@ _FIGURES: Final = {
     "engine": "Steps of the engine",
     "shared_prefix": "Time until the last of all first tokens",
     "fleet": "The fleet against the engine alone",
+    "recovery": "From the loss of a worker to the next token of every stream it held, a warm idle worker beside it",
+    "recovery_real": "The same with the real model",
+    "cancel": "From a cancel to free KV pages",
+    "cancel_real": "The same with the real model",
+    "submit": "Submit, one gateway process",
+    "handoff": "From the 202 to the engine, idle fleet",
+    "streams": "Streams on one gateway process",
+    "noisy": "A quiet tenant beside a noisy one",
+    "claims": "A claim",
+    "journal": "The journal of ended jobs",
 }
-TABLES: Final = (*_COMPARISONS, *_FIGURES, "perplexity")
+_DELIVERY: Final = {
+    "chaos-fake": ("Processes killed at named points, fake engine", points_table),
+    "chaos-real": ("The same points on the real model", points_table),
+    "faults": ("Trouble with Redis and the lines to it, under load", scenarios_table),
+}
+GROUPS: Final = {
+    "cpu": ("cpu",),
+    "delivery": ("recovery", "cancel", "submit", "handoff", "streams", "noisy", "journal"),
+}
+"""Tables that a README shows together, by the name that stands for them."""
+
+TABLES: Final = (*_COMPARISONS, *_FIGURES, "perplexity", *_DELIVERY, "delivery")
 
 
-def update(text: str, tables: str) -> str:
-    """`text` with `tables` between its marks. Raises ValueError when it has no such marks."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+def mark(end: str, name: str = "") -> str:
+    """The line that begins or ends the tables in a file."""
+    return f"<!-- benchmarks:{name}:{end} -->" if name else f"<!-- benchmarks:{end} -->"
+
+
+def update(text: str, tables: str, name: str = "") -> str:
+    """`text` with `tables` between the marks of that name. Raises ValueError when it has no such marks."""
+    first, last = mark("begin", name), mark("end", name)
+    head, begin, rest = text.partition(first)
+    _, end, tail = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"there is no line {BEGIN} with a line {END} behind it")
-    return f"{head}{BEGIN}\n{tables}\n{END}{tail}"
+        raise ValueError(f"there is no line {first} with a line {last} behind it")
+    return f"{head}{first}\n{tables}\n{last}{tail}"
 
 
 def _medians(found: Mapping[str, Any]) -> str:
@@ -137,13 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=results.FOLDER, help="a folder of results")
     parser.add_argument("--tables", type=names(TABLES), default=(), help=f"default: all of {', '.join(TABLES)}")
     parser.add_argument("--update", type=Path, help="a file with the two marks")
+    parser.add_argument("--mark", default="", help="the name in the marks, where they have one")
     given = parser.parse_args(arguments)
     tables = document(given.results, given.tables)
     if given.update is None:
         print(tables)
         return 0
     try:
-        changed = update(given.update.read_text(encoding="utf-8"), tables)
+        changed = update(given.update.read_text(encoding="utf-8"), tables, given.mark)
     except ValueError as error:
         print(f"{given.update}: {error}", file=sys.stderr)
         return 2

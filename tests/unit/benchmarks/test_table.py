@@ -62,13 +62,15 @@ def test_the_document_has_what_there_are_results_for(tmp_path: Path) -> None:
 
 
 def test_an_update_touches_nothing_outside_the_marks() -> None:
-    before = f"head\n{table.BEGIN}\nold\n{table.END}\ntail\n"
-    after = table.update(before, "new")
-    assert after == f"head\n{table.BEGIN}\nnew\n{table.END}\ntail\n"
-    assert table.update(after, "new") == after
+    for name in ("", "delivery"):
+        begin, end = table.mark("begin", name), table.mark("end", name)
+        other = f"{table.mark('begin', 'x')}\nkept\n{table.mark('end', 'x')}\n"
+        after = table.update(f"head\n{begin}\nold\n{end}\ntail\n{other}", "new", name)
+        assert after == f"head\n{begin}\nnew\n{end}\ntail\n{other}"
+        assert table.update(after, "new", name) == after
 
 
-@pytest.mark.parametrize("text", ["nothing", table.BEGIN, f"{table.END}\n{table.BEGIN}"])
+@pytest.mark.parametrize("text", ["nothing", table.mark("begin"), f"{table.mark('end')}\n{table.mark('begin')}"])
 def test_a_file_without_both_marks_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="benchmarks:begin"):
         table.update(text, "new")
@@ -91,3 +93,25 @@ def test_several_sittings_make_one_file(tmp_path: Path) -> None:
     assert set(results.read(path)["peers"]) == {"a", "b"}
     results.write_comparison(path, Path("other.gguf"), {}, {}, other)
     assert set(results.read(path)["peers"]) == {"b"}
+
+
+def test_kills_and_troubles_have_a_row_each(tmp_path: Path) -> None:
+    counts = {"rounds": 50, "struck": 50, "jobs": 400, "tokens": 12_345, "resumed": 90}
+    clean = {"lost": 0, "repeated": 0, "different": 0}
+    point = {"point": "append.after", **counts, **clean, "left_over": 0}
+    points = {**results.header(Path("fake")), "points": [point, {**point, "point": "claim.before"}]}
+    results.write(tmp_path / "chaos-fake.json", points)
+    row = {"scenario": "stopped", **counts, **clean, "forgotten": 0, "refused": 7, "on_again_max_s": 1.25}
+    results.write(tmp_path / "faults.json", {**results.header(Path("fake")), "scenarios": [row]})
+    lines = table.document(tmp_path).splitlines()
+    assert "| append.after | 50 | 50 | 400 | 12,345 | 90 | 0 | 0 | 0 | 0 |" in lines
+    assert "| **all** | 100 | 100 | 800 | 24,690 | 180 | 0 | 0 | 0 | 0 |" in lines
+    assert "| stopped | 50 | 400 | 12,345 | 0 | 0 | 0 | 0 | 7 | 1.2 s |" in lines
+
+
+def test_a_group_stands_for_its_tables(tmp_path: Path) -> None:
+    for name in ("submit", "claims"):
+        results.write_figures(tmp_path / f"{name}.json", Path("fake"), {}, [Figure(name, "1 ms", (1,))])
+    text = table.document(tmp_path, ["delivery"])
+    assert "| submit | 1 ms | - |" in text
+    assert "claims" not in text

@@ -1,0 +1,87 @@
+"""Both brokers, once for the session: moto's server for SQS, and a RabbitMQ that begins to start with the first test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import redis
+
+from headrace.ledger.base import Ledger
+from headrace.store.blobs_folder import FolderBlobs
+from headrace.store.connection import connect
+from tests.ledger.benches import AmqpBench, Bench, SqsBench
+from tests.ledger.rabbitmq_server import RabbitMq, rabbitmq_binary, running_rabbitmq
+from tests.moto_server import S3Server, s3_server
+from tests.redis_server import RedisServer, running_redis
+
+__all__ = ["s3_server"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rabbitmq() -> Iterator[RabbitMq | None]:
+    """It takes seconds to start, so it begins before anybody needs it."""
+    if rabbitmq_binary() is None:
+        yield None
+        return
+    with running_rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(_rabbitmq: RabbitMq | None) -> RabbitMq:
+    if _rabbitmq is None:
+        missing = "There is no rabbitmq-server here (apt-get install rabbitmq-server)."
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    _rabbitmq.wait()
+    return _rabbitmq
+
+
+@pytest.fixture(scope="session")
+def _sqs(s3_server: S3Server) -> Iterator[Any]:
+    client = boto3.session.Session().client("sqs", endpoint_url=s3_server.endpoint_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def sqs_bench(s3_server: S3Server, _sqs: Any) -> Iterator[SqsBench]:
+    opened: dict[str, Ledger] = {}
+    bench = SqsBench(s3_server.endpoint_url, _sqs, opened)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def amqp_bench(rabbitmq: RabbitMq) -> Iterator[AmqpBench]:
+    bench = AmqpBench(rabbitmq)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(params=["sqs", "amqp"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    found: Bench = request.getfixturevalue(f"{request.param}_bench")
+    return found
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    with running_redis(fsync="no") as server:
+        yield server
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with connect(redis_server.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> FolderBlobs:
+    return FolderBlobs(tmp_path / "blobs")

@@ -17,7 +17,7 @@ from headrace.contract.job import TRANSITIONS, Job, State
 from headrace.queue.base import ReapReply, ReapRequest, Timing
 from tests.contracts.bench import Bench, MemoryBench, RedisBench
 from tests.stateful import checks
-from tests.stateful.model import Grant, Model
+from tests.stateful.model import Model
 from tests.stateful.store_view import read_store
 
 TIMING = Timing(lease_ms=10_500, starvation_ms=2_500, urgent_ms=30_500)
@@ -37,14 +37,12 @@ class Ground(RuleBasedStateMachine):
     """`open_sides` gives the queues by name, fresh and empty; the first says who is claimed, the others must agree."""
 
     jobs = Bundle("jobs")
-    grants = Bundle("grants")
     open_sides: Callable[[], AbstractContextManager[Mapping[str, Bench]]]
 
     def __init__(self) -> None:
         super().__init__()
         self.model = Model(TIMING, 1_700_000_000_000)
         self.revisions: dict[str, str] = {}
-        self.latest: dict[str, Grant] = {}
         self.before: dict[str, tuple[State, int]] = {}
         self.count = 0
 
@@ -115,7 +113,7 @@ class Ground(RuleBasedStateMachine):
     def redis_benches(self) -> Iterator[RedisBench]:
         return (bench for bench in self.sides.values() if isinstance(bench, RedisBench))
 
-    def say_reap(self, worker: str, died: bool, again: bool) -> None:
+    def reap(self, worker: str = "", died: bool = False, again: bool = False) -> None:
         def read(reply: ReapReply) -> tuple[set[str], set[str], set[str], bool]:
             return set(reply.requeued), set(reply.expired), set(reply.dead), reply.quiet
 

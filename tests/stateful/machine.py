@@ -1,60 +1,165 @@
-"""Days of a fleet: whole shifts of workers that get on, die or err; sweepers; time. The rest is said by its bases."""
+"""Days of a fleet: clients, workers that get on, die, err, repeat themselves and come too late, sweepers, time.
 
-from typing import Any
+Knows what may happen; what is said then is in its bases, and what is right in `model.py`, `claims.py` and `checks.py`.
+"""
 
 import hypothesis.strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
-from tests.stateful.ground import LANES, TOKENS, WORKERS, lately, seldom
-from tests.stateful.workers import Workers, digests
+from headrace.contract.events import Delta
+from headrace.queue.base import ClaimRequest
+from tests.stateful.ground import LANES, TOKENS, WORKERS, lately, revisions, seldom
+from tests.stateful.model import Grant
+from tests.stateful.workers import Workers, right_ids
+
+Pick = tuple[bool, int]
+"""Whether a grant that may write is meant, and the how manieth."""
+
+picks = st.tuples(lately, st.integers(0, 31))
+workers = st.sampled_from(WORKERS)
+digests = st.sampled_from(["d1", "d1", "d2"])
+something_was_claimed = precondition(lambda self: self.known)
+somebody_is_at_work = precondition(lambda self: self.living())
 
 
 class AnyOrder(Workers):
     """Clients, workers, sweepers and accidents in any order."""
 
-    @rule(
-        target=Workers.grants,
-        worker=st.sampled_from(WORKERS),
-        lengths=st.lists(st.integers(1, TOKENS), max_size=3),
-        digest=digests,
-    )
-    def work(self, worker: str, lengths: list[int], digest: str) -> Any:
+    def picked(self, pick: Pick) -> Grant:
+        fresh, number = pick
+        among = (fresh and self.living()) or self.known
+        return among[number % len(among)]
+
+    # -- shifts
+
+    @rule(worker=workers, lengths=st.lists(st.integers(1, TOKENS), max_size=3), digest=digests)
+    def work(self, worker: str, lengths: list[int], digest: str) -> None:
         """What a worker does all day: takes what is there, writes what it can, hands in what has ended."""
-        new = self.claim(worker, 1000, 1000, 4, "r1", digest, LANES, False, False)
+        self.claim_all(worker, digest)
         for length in lengths:
             for record in self.model.held_by(worker):
                 assert record.grant is not None
-                if record.is_said:
-                    self.finish(record.grant, True, False, 0, False)
-                else:
-                    self.get_on(record.grant, True, length, (0, 1), False, False)
-        return new
+                self.finish(record.grant) if record.is_said else self.get_on(record.grant, length)
 
-    @rule(worker=st.sampled_from(WORKERS), length=st.integers(0, 17), times=st.integers(1, 3), died=lately)
+    @rule(worker=workers, length=st.integers(0, 17), times=st.integers(1, 3), died=lately)
     def die_at_work(self, worker: str, length: int, times: int, died: bool) -> None:
         for _ in range(times):
             self.work(worker, [length] if length else [], "d1")
-            self.see_die(worker, died, False)
+            self.reap(worker, died)
 
-    @rule(worker=st.sampled_from(WORKERS), times=st.integers(1, 4))
+    @rule(worker=workers, times=st.integers(1, 4))
     def err_at_work(self, worker: str, times: int) -> None:
         for _ in range(times):
             self.work(worker, [1], "d2")
             for record in self.model.held_by(worker):
                 assert record.grant is not None
-                self.retry(record.grant, True, 500, False)
+                self.retry(record.grant, 500)
             self.pass_time(1)
-            self.tick(False)
+            self.reap()
+
+    @rule(
+        worker=workers,
+        kv_tokens=st.sampled_from([1000, 120, 60]),
+        capacity=st.sampled_from([1000] * 4 + [70]),
+        max_jobs=st.sampled_from([1, 2, 4, 8]),
+        revision=revisions,
+        digest=digests,
+        lanes=st.sampled_from([LANES, LANES, LANES[:1]]),
+        says_held=seldom,
+        again=seldom,
+    )
+    def claim_some(
+        self,
+        worker: str,
+        kv_tokens: int,
+        capacity: int,
+        max_jobs: int,
+        revision: str,
+        digest: str,
+        lanes: tuple[str, ...],
+        says_held: bool,
+        again: bool,
+    ) -> None:
+        room = min(kv_tokens, capacity)
+        request = ClaimRequest(lanes, worker, revision, digest, room, capacity, max_jobs, int(says_held))
+        self.claim(request, again=again)
+
+    # -- single verbs, by whoever holds a lease or has held one
+
+    @somebody_is_at_work
+    @rule(pick=picks, length=st.integers(1, 20), choices=st.sampled_from([(0, 1), (0,), (1,), (1, 0)]), stops=seldom)
+    def get_on_somewhere(self, pick: Pick, length: int, choices: tuple[int, ...], stops: bool) -> None:
+        self.get_on(self.picked(pick), length, choices, "stop" if stops else None)
+
+    @something_was_claimed
+    @rule(
+        pick=picks,
+        shifts=st.lists(st.tuples(st.integers(-8, 3), st.integers(0, 10)), min_size=1, max_size=3),
+        choice=st.sampled_from([0, 0, 0, 1]),
+        wrong=seldom,
+        reason=st.sampled_from([None, None, None, "length", "stop"]),
+        again=seldom,
+    )
+    def write_near_the_end(
+        self, pick: Pick, shifts: list[tuple[int, int]], choice: int, wrong: bool, reason: str | None, again: bool
+    ) -> None:
+        """Repeats, gaps, straddles, contradictions, ends that are said twice or otherwise; `choice` may not exist."""
+        grant = self.picked(pick)
+        record = self.record_of(grant)
+        have = len(record.choices[choice]) if record and choice < len(record.choices) else 0
+        deltas = []
+        for shift, length in shifts:
+            offset = max(0, have + shift)
+            ids = right_ids(choice, offset, offset + length)
+            deltas.append(Delta(0, choice, offset, (*ids[:-1], 7) if wrong and ids else ids, "text", reason))
+            have = max(have, offset + length)
+        self.write(grant, deltas, again)
+
+    @something_was_claimed
+    @rule(worker=workers, pick=picks, gives_back=seldom)
+    def renew_one(self, worker: str, pick: Pick, gives_back: bool) -> None:
+        """Anybody's; now and then all that the server names besides goes back, as after a claim without an answer."""
+        mine = self.picked(pick)
+        self.renew(worker, [mine])
+        for record in self.model.held_by(worker) if gives_back else ():
+            if record.grant and record.grant != mine:
+                self.release(record.grant)
+
+    @rule(worker=workers)
+    def renew_all(self, worker: str) -> None:
+        self.renew(worker, [record.grant for record in self.model.held_by(worker) if record.grant], again=True)
+
+    @something_was_claimed
+    @rule(pick=picks, in_ms=st.sampled_from([500, 3500]), again=seldom)
+    def retry_one(self, pick: Pick, in_ms: int, again: bool) -> None:
+        self.retry(self.picked(pick), in_ms, again)
+
+    @something_was_claimed
+    @rule(pick=picks, short=seldom, cached=st.integers(0, 3), again=st.booleans())
+    def finish_one(self, pick: Pick, short: bool, cached: int, again: bool) -> None:
+        self.finish(self.picked(pick), short, cached, again)
+
+    @something_was_claimed
+    @rule(pick=picks, fails=st.booleans(), again=seldom)
+    def leave_one(self, pick: Pick, fails: bool, again: bool) -> None:
+        (self.fail if fails else self.release)(self.picked(pick), again)
+
+    @somebody_is_at_work
+    @rule(pick=picks, epoch_off=st.sampled_from([0, 1, -1]))
+    def lie(self, pick: Pick, epoch_off: int) -> None:
+        self.forge(self.picked(pick), epoch_off)
+
+    # -- sweepers, beats, time
 
     @rule(again=seldom)
     def tick(self, again: bool) -> None:
-        self.say_reap("", False, again)
+        self.reap(again=again)
 
-    @rule(worker=st.sampled_from(WORKERS), died=lately, again=seldom)
+    @rule(worker=workers, died=lately, again=seldom)
     def see_die(self, worker: str, died: bool, again: bool) -> None:
-        self.say_reap(worker, died, again)
+        self.reap(worker, died, again)
 
-    @rule(worker=st.sampled_from(WORKERS), beats=st.booleans())
+    @rule(worker=workers, beats=st.booleans())
     def beat(self, worker: str, beats: bool) -> None:
         (self.model.beating.add if beats else self.model.beating.discard)(worker)
         for bench in self.sides.values():
@@ -64,12 +169,12 @@ class AnyOrder(Workers):
     def turn(self, seconds: int) -> None:
         self.pass_time(seconds)
 
-    @rule(seconds=st.sampled_from([4, 12, 24]))
-    def turn_with_ticks(self, seconds: int) -> None:
+    @rule(times=st.sampled_from([1, 3, 6]))
+    def turn_with_ticks(self, times: int) -> None:
         """Time passes while the store is up and somebody sweeps."""
-        for _ in range(seconds // 4):
+        for _ in range(times):
             self.pass_time(4)
-            self.tick(False)
+            self.reap()
 
     @rule()
     def forget_scripts(self) -> None:

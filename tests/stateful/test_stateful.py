@@ -6,9 +6,9 @@ from tests.stateful.running import accidents, both_queues
 
 def test_both_queues_do_what_the_protocol_says() -> None:
     with running_redis(fsync="everysec") as server:
-        both_queues(server, examples=25, steps=40)
+        both_queues(server, examples=12, steps=35)
 
 
 def test_so_does_redis_when_it_is_killed_or_replaced() -> None:
     with running_redis() as server:
-        accidents(server, examples=10, steps=30)
+        accidents(server, examples=6, steps=25)

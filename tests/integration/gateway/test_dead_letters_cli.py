@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.gateway.scripted_worker import MODEL, ScriptedWorker
 from tests.integration.gateway.serving import Gateway
-from tests.integration.gateway.test_dead_letters import parked
+from tests.integration.gateway.test_dead_letters import parked, parked_at_once
 from tests.unit.cli.test_main import Ran, assert_one_line, run
 
 
@@ -31,7 +31,7 @@ def test_a_table_and_one_in_full(gateway: Gateway, client: httpx2.Client, worker
 
 
 def test_filters(gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker) -> None:
-    parked(client, worker, 1, metadata={"row": "7"})
+    parked(client, worker, metadata={"row": "7"})
 
     def count(*arguments: str) -> int:
         return len(dlq(gateway, "list", *arguments, "--json").out.splitlines())
@@ -46,7 +46,7 @@ def test_filters(gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker
 
 
 def test_redriven_at_a_rate(gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker) -> None:
-    ids = parked(client, worker, 4)
+    ids = parked_at_once(client, worker, 4)
     dry = dlq(gateway, "redrive", "--dry-run")
     assert (dry.code, dry.out.split(), dry.err) == (0, ids, "4 would be redriven\n")
     one = dlq(gateway, "redrive", "--limit", "1", "--json")
@@ -69,7 +69,7 @@ def test_redriven_at_a_rate(gateway: Gateway, client: httpx2.Client, worker: Scr
 def test_what_had_to_stay_is_said_and_is_the_exit_code(
     gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker
 ) -> None:
-    parked(client, worker, 1)
+    parked_at_once(client, worker, 1)
     alive = client.post("/v1/jobs", json={"model": MODEL, "prompt": "go"}).json()["id"]
     ran = dlq(gateway, "redrive", alive)
     assert (ran.code, ran.out) == (1, "")
@@ -78,7 +78,7 @@ def test_what_had_to_stay_is_said_and_is_the_exit_code(
 
 
 def test_purging_asks_first(gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker) -> None:
-    old, young = parked(client, worker, 2)
+    old, young = parked_at_once(client, worker, 2)
     assert_one_line(dlq(gateway, "purge", old), "1 dead jobs", "--yes")
     assert_one_line(dlq(gateway, "purge", "--yes"), "all")
     assert dlq(gateway, "purge", old, "--dry-run") == Ran(0, f"{old}\n", "1 would be purged\n")

@@ -10,6 +10,7 @@ One line for each point; the exit code says whether anything was lost, repeated 
 import argparse
 import asyncio
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -127,6 +128,7 @@ class Sitting:
     real: bool
     jobs: int
     verbose: bool = False
+    evidence: Path | None = None
 
     @property
     def flags(self) -> str:
@@ -184,8 +186,12 @@ def _tell(done: Round, ground: Ground, sitting: Sitting) -> None:
     again = f"python -m tests.chaos.points{sitting.flags} --points {name} --first-seed {done.seed} --seeds 1"
     told = "\n".join(f"    {fault}" for fault in done.verdict.faults[:20])
     sys.stderr.write(f"{name} seed {done.seed}: {len(done.verdict.faults)} faults\n{told}\n    again: {again}\n")
-    if sitting.verbose:
-        sys.stderr.write(json.dumps(ground.last_words(), indent=1) + "\n")
+    if sitting.evidence is not None:
+        folder = sitting.evidence / f"{name}-{done.seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "jobs.txt").write_text("\n".join([*map(str, done.verdict.faults), "", *done.evidence]))
+        for place in ground.places:
+            shutil.copy(place.log, folder)
 
 
 def try_points(points: Iterable[Point], sitting: Sitting, processes: int) -> Iterator[Line]:
@@ -220,7 +226,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="points tried at the same time")
     parser.add_argument("--work", type=int, default=orders.JOBS, help="jobs of a wave")
     parser.add_argument("--output", type=Path, help="folder for the results as JSON")
-    parser.add_argument("--verbose", action="store_true", help="a line for each round, logs of those that failed")
+    parser.add_argument("--verbose", action="store_true", help="a line for each round")
+    parser.add_argument("--evidence", type=Path, help="folder for journals and logs of rounds that went wrong")
     parser.add_argument("--list", action="store_true", help="the points and what they try")
     given = parser.parse_args()
     if given.list:
@@ -230,7 +237,8 @@ def main() -> int:
     chosen = [point for point in POINTS if point.name in wanted]
     if unknown := set(wanted) - {point.name for point in chosen}:
         parser.error(f"there is no point {', '.join(sorted(unknown))}; see --list")
-    sitting = Sitting(range(given.first_seed, given.first_seed + given.seeds), given.real, given.work, given.verbose)
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    sitting = Sitting(seeds, given.real, given.work, given.verbose, given.evidence)
     lines = []
     began = time.monotonic()
     for line in try_points(chosen, sitting, given.jobs):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tests.chaos.customers import Customers
 from tests.chaos.drama import Drama, Point, Trouble
 from tests.chaos.ground import Ground
-from tests.chaos.oracle import Receipt, Verdict, judge
+from tests.chaos.oracle import Kept, Receipt, Verdict, judge
 from tests.chaos.orders import Order
 from tests.chaos.several import Inside
 
@@ -27,13 +27,15 @@ SUPERVISED = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """`struck` are the names of the points that were come to."""
+    """`struck` are the names of the points that were come to; `evidence` the records and journals of whatever is
+    wrong."""
 
     points: tuple[str, ...]
     seed: int
     struck: tuple[str, ...]
     verdict: Verdict
     seconds: float
+    evidence: tuple[str, ...] = ()
 
 
 Waves = Callable[[int], Sequence[Order]]
@@ -55,10 +57,18 @@ async def play(ground: Ground, points: Sequence[Point], seed: int, waves: Waves)
     dramas = [Drama(ground, point, dice, workers[at % len(workers)]) for at, point in enumerate(points)]
     receipts = await _through(ground, dramas, waves)
     await _settle(ground)
-    verdict = judge(receipts, ground.reader.snapshot(ground.living))
+    snapshot = ground.reader.snapshot(ground.living)
     ground.reader.forget()
+    verdict = judge(receipts, snapshot)
     struck = tuple(drama.point.name for drama in dramas if drama.struck)
-    return Round(names, seed, struck, verdict, time.monotonic() - began)
+    wrong = " ".join(fault.where for fault in verdict.faults)
+    evidence = tuple(str(line) for job_id, kept in snapshot.jobs.items() if job_id in wrong for line in told(kept))
+    return Round(names, seed, struck, verdict, time.monotonic() - began, evidence)
+
+
+def told(kept: Kept) -> Sequence[object]:
+    """A job's record, and its events one by one."""
+    return (kept.job, *kept.journal, "")
 
 
 async def _through(ground: Ground, dramas: Sequence[Drama], waves: Waves) -> list[Receipt]:

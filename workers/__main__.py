@@ -18,7 +18,11 @@ from workers.inference.messages import ChildOptions
 from workers.inference.served_model import CANNOT_START, find_model
 from workers.inference.spawning import spawn
 
-SUBCOMMANDS: Mapping[str, str] = {"describe": "workers.describe", "register": "workers.register"}
+SUBCOMMANDS: Mapping[str, str] = {
+    "describe": "workers.describe",
+    "feeder": "workers.feeder",
+    "register": "workers.register",
+}
 """First word of the command line → the module whose `main(arguments)` answers for the rest of it."""
 
 

@@ -13,10 +13,11 @@ from typing import Protocol
 
 from headrace.contract.errors import LedgerUnavailable
 from headrace.contract.job import Job, State
-from headrace.ledger.base import Ledger
+from headrace.ledger.base import Ledger, open_ledger
 from headrace.ledger.message import shelve, wall_ms, write
 from headrace.queue.base import AcceptReply, Outcome
-from headrace.store.blobs import BlobStore
+from headrace.settings import Settings
+from headrace.store.blobs import BlobStore, open_blobs
 
 THREADS = 16
 LIMIT_S = 12.0
@@ -66,6 +67,16 @@ class Publisher:
         """Waits for nothing: what is under way is left to its own time limits."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._ledger.close()
+
+
+def open_publisher(settings: Settings, blobs: BlobStore | None) -> Publisher | None:
+    """None without a ledger. Waits for no broker. Raises SetupError."""
+    ledger = open_ledger(settings)
+    return None if ledger is None else Publisher(ledger, blobs or open_blobs(settings))
+
+
+def scheme_of(url: str) -> str:
+    return url.partition(":")[0]
 
 
 class PublishingQueue:

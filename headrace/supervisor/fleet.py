@@ -33,6 +33,7 @@ _REAP_AGAIN_S = 0.5
 _SPARE_S = 5.0
 _SOURCE = "https://github.com/headrace/headrace"
 _STALE_LOOKS = 5
+_FEEDER = "feeder"
 _TASKS = "tasks"
 _TASKS_COMMAND = (
     sys.executable,
@@ -115,6 +116,8 @@ class Fleet:
         self._ready = True
         # Not before: nobody waits for it, and a start has the machine's cores to itself.
         self._supervisor.keep(Spec(_TASKS, _TASKS_COMMAND, self._variables()))
+        if self._plan.settings.ledger.url:
+            self._supervisor.keep(Spec(_FEEDER, (sys.executable, "-m", "workers", "feeder"), self._variables()))
         return True
 
     def look(self) -> None:
@@ -144,7 +147,7 @@ class Fleet:
         try:
             for process in self._registering:
                 process.clear()
-            self._supervisor.stop([[_TASKS, *self._worker_names()], ["gateway"], ["redis"]], hurry)
+            self._supervisor.stop([[_FEEDER, _TASKS, *self._worker_names()], ["gateway"], ["redis"]], hurry)
         finally:
             self._signals.stop()
             self._queue.client.close()

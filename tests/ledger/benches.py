@@ -7,7 +7,6 @@ from typing import Any, Protocol, cast
 from uuid import uuid4
 
 import kombu
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import sqs_backends
 
 from headrace.contract.errors import LedgerUnavailable
@@ -16,6 +15,8 @@ from headrace.settings import LedgerSettings, Settings
 from tests.ledger.rabbitmq_server import RabbitMq
 from tests.moto_server import CREDENTIALS
 
+ACCOUNT = "123456789012"
+"""Moto's own."""
 REGION = CREDENTIALS["AWS_DEFAULT_REGION"]
 
 
@@ -87,7 +88,7 @@ class SqsBench:
         self._opened.clear()
 
     def _queue(self) -> Any:
-        return sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues[self.name]
+        return sqs_backends[ACCOUNT][REGION].queues[self.name]
 
 
 class AmqpBench:
@@ -146,8 +147,23 @@ class AmqpBench:
 def receive(ledger: Ledger, count: int, within_s: float = 10.0) -> list[Delivery]:
     """So many messages, however many calls that takes."""
     found: list[Delivery] = []
-    eventually(lambda: len(found.__iadd__(ledger.receive(count - len(found), 1.0))) >= count, within_s)
+
+    def complete() -> bool:
+        found.extend(ledger.receive(count - len(found), 1.0))
+        return len(found) >= count
+
+    eventually(complete, within_s)
     return found
+
+
+def publish(ledger: Ledger, body: bytes) -> None:
+    """To a broker that may not be back yet."""
+
+    def published() -> bool:
+        ledger.publish(body)
+        return True
+
+    eventually(published)
 
 
 def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:

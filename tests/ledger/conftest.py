@@ -1,4 +1,4 @@
-"""Both brokers, once for the session: moto's server for SQS, and a RabbitMQ that begins to start with the first test."""
+"""Both brokers, once for the session: moto's server for SQS, and a RabbitMQ that starts while others are tested."""
 
 import os
 from collections.abc import Iterator

@@ -162,9 +162,8 @@ async def test_a_publication_whose_answer_was_lost(world: World) -> None:
             ledger.publish(body)
             raise LedgerUnavailable("The test swallowed the answer.")
 
-    with world.submitter(Forgetful()) as queue:  # type: ignore[arg-type]
-        with pytest.raises(LedgerUnavailable):
-            await queue.accept(job)
+    with world.submitter(Forgetful()) as queue, pytest.raises(LedgerUnavailable):
+        await queue.accept(job)
     assert world.claim() == ()
     world.queue.cancel(job.id)
     feeder = world.feeder(world.bench.open())

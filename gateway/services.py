@@ -11,6 +11,7 @@ from gateway.relay import Relay
 from gateway.sweeper import sweep_forever
 from headrace.cancelling import end_tasks
 from headrace.contract.errors import SetupError
+from headrace.ledger.publishing import PublishingQueue, open_publisher, scheme_of
 from headrace.queue.async_redis import AsyncRedisQueue
 from headrace.settings import Settings
 from headrace.store.async_payloads import AsyncPayloads
@@ -68,7 +69,9 @@ async def open_services(
         raise SetupError(
             "No Redis URL is set.", next_step="Set HEADRACE_REDIS__URL, or run `headrace up`, which brings its own."
         )
-    payloads = AsyncPayloads(open_payloads(settings))
+    stored = open_payloads(settings)
+    publisher = open_publisher(settings, stored.blobs)
+    payloads = AsyncPayloads(stored)
     try:
         client = connect_async(
             settings.redis.url,
@@ -78,6 +81,7 @@ async def open_services(
     except ValueError as error:
         raise SetupError(f"The Redis URL {settings.redis.url!r} cannot be used: {error}", param="redis.url") from None
     queue = open_queue(client, settings.queue.timing(), payloads=payloads)
+    door = PublishingQueue(queue, payloads, publisher, scheme_of(settings.ledger.url)) if publisher else queue
     traces = traces or open_tracing(settings.telemetry, "headrace-gateway")
     metrics = GatewayMetrics()
     hub = LiveHub(client)
@@ -94,7 +98,7 @@ async def open_services(
             queue=queue,
             journal=journal,
             payloads=payloads,
-            submitter=Submitter(queue, cards, abandon=abandoned.add),
+            submitter=Submitter(door, cards, abandon=abandoned.add),
             cards=cards,
             beats=BeatReader(client),
             probe=StoreProbe(client),
@@ -111,6 +115,8 @@ async def open_services(
             async with asyncio.timeout(LAST_CANCEL_S):
                 await abandoned.cancel_all()
         payloads.close()
+        if publisher:
+            publisher.close()
         await hub.close()
         await client.aclose()
         await asyncio.to_thread(traces.close, TRACES_S)

@@ -21,6 +21,7 @@ from tests.redis_server import RedisServer
 from tests.unit.gateway.byte_model import ids_of
 
 BY_SDK, BY_HAND, WAITING = 32, 8, 8
+LIMIT_S = 60.0
 LETTERS = "abcdefghijklmnopqrstuvwxyzäß€"
 
 
@@ -50,7 +51,7 @@ async def doomed_gateway(redis_server: RedisServer, worker: ScriptedWorker) -> A
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -63,7 +64,7 @@ async def by_sdk(job: AsyncJobHandle, reader: Reader) -> None:
 async def by_hand(urls: Sequence[str], job_id: str, reader: Reader) -> None:
     """What the docs tell those who have no SDK: after a lost connection, the last id to another gateway."""
     cursor = ""
-    async with httpx2.AsyncClient(timeout=20) as http:
+    async with httpx2.AsyncClient(timeout=LIMIT_S) as http:
         for url in urls:
             parser, headers = Parser(), {"Last-Event-ID": cursor} if cursor else {}
             with suppress(httpx2.TransportError):
@@ -94,7 +95,7 @@ async def test_streams_go_on_at_another_gateway(
         doomed_gateway.kill()
         for handle, reader in zip(handles, readers, strict=True):
             worker.carry_on(jobs[handle.id], *reader.after)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             await asyncio.gather(*following)
         assert client.url == gateway.url
     for reader in readers:
@@ -107,12 +108,12 @@ async def test_who_waits_for_an_answer_gets_it_from_another_gateway(
     gateway: Gateway, doomed_gateway: DoomedGateway, worker: ScriptedWorker
 ) -> None:
     """Half of them hold on to their submit, the others ask again and again."""
-    async with AsyncClient([doomed_gateway.url, gateway.url]) as client, asyncio.timeout(20):
+    async with AsyncClient([doomed_gateway.url, gateway.url]) as client, asyncio.timeout(LIMIT_S):
 
         async def wait(number: int) -> str:
             held = 20.0 if number % 2 else None
             job = await client.submit(model=MODEL, prompt=f"waiter {number}", max_tokens=9, wait=held)
-            return (await job.wait(timeout=20)).text
+            return (await job.wait(timeout=LIMIT_S)).text
 
         waiting = [asyncio.create_task(wait(number)) for number in range(WAITING)]
         jobs: list[Job] = []
@@ -125,6 +126,37 @@ async def test_who_waits_for_an_answer_gets_it_from_another_gateway(
             worker.carry_on(job, "done")
         assert await asyncio.gather(*waiting) == ["done"] * WAITING
         assert len([view async for view in client.jobs()]) == WAITING, "a submit that was said again made another job"
+
+
+async def test_a_chat_that_was_lost_is_told_again_from_its_beginning(
+    gateway: Gateway, doomed_gateway: DoomedGateway, worker: ScriptedWorker
+) -> None:
+    """OpenAI's streams have no cursor: they break, and the same request with the same key finds the same job."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": 20}
+    heard: list[str] = []
+
+    async def chat(url: str) -> None:
+        async with (
+            httpx2.AsyncClient(timeout=LIMIT_S, headers={"Idempotency-Key": "once"}) as http,
+            http.stream("POST", f"{url}/v1/chat/completions", json=body) as reply,
+        ):
+            async for line in reply.aiter_lines():
+                heard.extend([line.removeprefix("data: ")] if line.startswith("data: ") else [])
+
+    lost = asyncio.create_task(chat(doomed_gateway.url))
+    await until(lambda: bool(worker.client.zcard("hr:jobs:default")))
+    job = worker.claim()
+    worker.say(job, "half")
+    await until(lambda: any("half" in each for each in heard))
+    doomed_gateway.kill()
+    with pytest.raises(httpx2.TransportError):
+        await lost
+    heard.clear()
+    worker.carry_on(job, " and whole")
+    await chat(gateway.url)
+    assert heard.pop() == "[DONE]"
+    assert "".join(json.loads(each)["choices"][0]["delta"].get("content", "") for each in heard) == "half and whole"
+    assert worker.client.zcard("hr:jobs:default") == 1
 
 
 async def test_a_202_that_was_lost_with_its_gateway_is_the_same_job(

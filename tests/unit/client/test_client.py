@@ -43,7 +43,7 @@ def test_a_cursor_behind_the_end_gives_nothing_and_ends(connect: MakeClient) -> 
 
 
 def test_a_silent_server_is_given_up(connect: MakeClient) -> None:
-    with serving(Answer(502, b"bad gateway")) as script, connect(script.url, patience=patient(0.05)) as client:
+    with serving(Answer(502, b"bad gateway")) as script, connect(script.url, patience=patient(0.5)) as client:
         with pytest.raises(errors.HeadraceError, match="502"):
             list(client.job(JOB).stream())
         assert len(script.asked) > 1

@@ -1,7 +1,7 @@
 """The one road out: a job's events from a cursor on, exactly once. Knows journal and live channel, no HTTP.
 
 Subscribe, wait for the acknowledgement, read the journal from the first event, then listen; read again on a missing
-`seq` or a second of silence. What a reader has seen is cut away by token offsets, never by `seq` alone: a store that
+`seq` or a while of silence. What a reader has seen is cut away by token offsets, never by `seq` alone: a store that
 lost its tail numbers the healed tokens anew.
 """
 
@@ -24,9 +24,15 @@ from headrace.telemetry.tracing import Tracing
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds: how long silence is believed, how soon a failed read is repeated, how long an outage is borne."""
+    """Seconds: how long silence is believed, at first and at most, how soon a failed read is repeated, how long an
+    outage is borne.
+
+    Each read that finds nothing doubles the silence that is believed, the next event makes it short again: thousands
+    of streams that wait for their first token must not read their journals every second.
+    """
 
     silence_s: float = 1.0
+    longest_silence_s: float = 15.0
     retry_s: float = 0.25
     patience_s: float = 60.0
 
@@ -110,6 +116,7 @@ class Road:
         self._last: tuple[object, ...] | None = None  # mark of the last event read; None before the first
         self._seq = 0
         self._ended = False
+        self._silence_s = pace.silence_s
         self._look_at = 0.0  # when the journal is to be read again, monotonic seconds
         self._trouble_since: float | None = None
         self.cursor = transcript.cursor
@@ -152,7 +159,7 @@ class Road:
             return
         if event.seq == self._seq + 1 and self._transcript.fits(event):
             self._take(event)
-            self._look_at = time.monotonic() + self._pace.silence_s
+            self._look_at = time.monotonic() + self._silence_s
         elif event.seq > self._seq + 1 or self._transcript.is_news(event):
             # Something is missing in front of it, or the store has lost its tail and numbers anew: the journal tells.
             self._look_at = 0.0
@@ -185,14 +192,16 @@ class Road:
                     raise HeadraceError(f"The journal of {self._job_id} misses tokens before event {event.seq}.")
                 return self._rewind()
             self._take(event)
-        self._look_at = 0.0 if more else time.monotonic() + self._pace.silence_s
+        if not events:
+            self._silence_s = min(2 * self._silence_s, self._pace.longest_silence_s)
+        self._look_at = 0.0 if more else time.monotonic() + self._silence_s
         return None
 
     def _rewind(self) -> None:
         self._seq, self._last, self._look_at = 0, None, 0.0
 
     def _take(self, event: Event) -> None:
-        self._seq, self._last = event.seq, _mark(event)
+        self._seq, self._last, self._silence_s = event.seq, _mark(event), self._pace.silence_s
         self._ended = self._ended or event.type in TERMINAL_TYPES
         shown = self._transcript.feed(event)
         if shown is not None:

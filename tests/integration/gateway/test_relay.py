@@ -1,5 +1,7 @@
 """The road itself, where a test needs another pace than a served gateway's."""
 
+import itertools
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -84,6 +86,30 @@ async def test_what_was_never_published_is_found_in_the_journal(relay: Relay, sc
         fields = {"event": "0 0 stop", "ids": bytes([104, 0, 0, 0, 105, 0, 0, 0])}
         script.client.xadd(keys.journal(job.id), fields, id="3-0")  # type: ignore[arg-type]
         assert await road.next(5) == Delta(3, 0, 0, (104, 105), "hi", "stop")
+
+
+async def test_a_stream_that_waits_long_looks_ever_more_rarely_and_at_once_again_when_something_came(
+    relay: Relay, script: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, read = [], AsyncJournal.read
+
+    async def noted(journal: AsyncJournal, *args: int) -> list[Event]:
+        looks.append(time.monotonic())
+        return await read(journal, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AsyncJournal, "read", noted)
+    job = accepted(script)
+    async with relay.follow(job, Cursor.start(1), stream) as road:
+        while await road.next(1.0):
+            pass
+        gaps = [after - before for before, after in itertools.pairwise(looks)]
+        assert 3 <= len(gaps) <= 5, "0.05, 0.1, 0.2, 0.4 s"
+        assert gaps == sorted(gaps)
+        script.say(job, "so")
+        assert await road.next(5) is not None
+        looks.clear()
+        assert await road.next(0.3) is None
+        assert len(looks) >= 2
 
 
 async def test_a_journal_with_a_hole_is_an_error_and_no_endless_search(relay: Relay, script: ScriptedWorker) -> None:

@@ -1,30 +1,37 @@
-"""Deletes prompts and results that no record refers to any more. Knows records and ages; decides before it deletes.
+"""Deletes prompts and results that no record refers to any more, and what a ledger needed once it is old. Knows records
+and ages; decides before it deletes.
 
 A Redis that was emptied, or is another fleet's, knows no job of this store, and would doom every blob in it. So the two
 know each other: an id lies in both, and where it is not the same nothing is deleted.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import redis
 
-from headrace.contract.errors import SetupError
+from headrace.contract.errors import BlobsUnavailable, SetupError
 from headrace.contract.job import TERMINAL
 from headrace.store import keys
 from headrace.store.blobs import Blob, BlobStore, read_all
 from headrace.store.connection import store_errors
+from headrace.store.ledger_blobs import CLAIM_CHECKS, DONE, PARKED
 from headrace.store.payloads import BLOB, PROMPTS, RESULTS, job_of
 
 GRACE_MS = 3600 * 1000
 """A blob is put before the record that names it, so a young one is left alone."""
 
+KEPT_MS = 15 * 24 * 3600 * 1000
+"""How long a ledger's blobs are kept: longer than SQS keeps a message."""
+
 PAGE = 500
 FLEET = "fleet"
 """The blob that holds the fleet's id."""
+CLOCK = "clock"
+"""The blob that is put anew to see what time it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ def unclaimed(found: Sequence[Blob], claims: Mapping[str, Claims], now: int) -> 
 
 
 def sweep(blobs: BlobStore, client: redis.Redis, now: int) -> Swept:
-    """One pass over all prompts and results at `now`, milliseconds of the wall clock. Any number may run at once.
+    """One pass over all prompts and results at `now`, milliseconds of the store's clock. Any number may run at once.
 
     Raises SetupError when store and Redis are not of one fleet, and StoreUnavailable; it has deleted nothing then that
     it was not sure of.
@@ -71,7 +78,50 @@ def sweep(blobs: BlobStore, client: redis.Redis, now: int) -> Swept:
             for key in doomed:
                 blobs.delete(key)
             seen, deleted = seen + len(found), deleted + len(doomed)
+    for prefix in (CLAIM_CHECKS, DONE, PARKED):
+        old = _born_before(blobs.listing(prefix), now - kept_ms)
+        while found := tuple(islice(old, PAGE)):
+            living = _living(client, [_named(blob.key) for blob in found if blob.key.startswith(CLAIM_CHECKS)])
+            doomed = outlived(found, living, now, kept_ms)
+            for key in doomed:
+                blobs.delete(key)
+            seen, deleted = seen + len(found), deleted + len(doomed)
     return Swept(seen, deleted)
+
+
+def _born_before(listing: Iterator[Blob], moment: int) -> Iterator[Blob]:
+    """Jobs' ids sort by birth, and so do keys: the young need not even be listed. What bears no job's name is looked
+    at each time."""
+    for blob in listing:
+        named = _named(blob.key)
+        if is_job_id(named) and born_ms(named) > moment:
+            return
+        yield blob
+
+
+def _named(key: str) -> str:
+    return key.rpartition("/")[2].partition(".")[0]
+
+
+def _living(client: redis.Redis, jobs: Sequence[str]) -> frozenset[str]:
+    with store_errors(), client.pipeline(transaction=False) as pipe:
+        for job_id in jobs:
+            pipe.hget(keys.job(job_id), "state")
+        states: list[Any] = pipe.execute() if jobs else []
+    ended = {state.value.encode() for state in TERMINAL}
+    return frozenset(
+        job_id for job_id, state in zip(jobs, states, strict=True) if state is not None and state not in ended
+    )
+
+
+def store_time(blobs: BlobStore) -> int:
+    """What the store's own clock says, by which blobs are dated: a host whose clock is an hour ahead would take the
+    youngest for old, and delete what is just being submitted. Raises BlobsUnavailable."""
+    blobs.put(CLOCK, b"")
+    found = blobs.find(CLOCK)
+    if found is None:
+        raise BlobsUnavailable("The blob store has not kept what was put.", next_step="Look at its rules of retention.")
+    return found.modified_at
 
 
 def check_fleet(blobs: BlobStore, client: redis.Redis) -> None:

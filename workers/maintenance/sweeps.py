@@ -4,14 +4,13 @@ Each may be run at any time, by any number at once, and be killed in the middle:
 """
 
 import asyncio
-import time
 from collections.abc import Mapping
 
 from headrace.queue.base import ReapRequest
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
 from headrace.store import keys
-from headrace.store.blob_sweep import sweep
+from headrace.store.blob_sweep import store_time, sweep
 from headrace.store.blobs import open_blobs
 from headrace.store.connection import connect, connect_async, store_errors
 from headrace.store.job_index import BATCH, JobIndex
@@ -38,7 +37,8 @@ def trim_index(settings: Settings) -> Counts:
 def sweep_blobs(settings: Settings) -> Counts:
     """Delete blobs that no record names any more. Raises StoreUnavailable, BlobsUnavailable and SetupError."""
     with connect(settings.redis.url, **_waits(settings)) as client:
-        swept = sweep(open_blobs(settings), client, time.time_ns() // 1_000_000)
+        blobs = open_blobs(settings)
+        swept = sweep(blobs, client, store_time(blobs))
     return {"deleted": swept.deleted}
 
 

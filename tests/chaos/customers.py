@@ -14,6 +14,7 @@ import httpx2
 import orjson
 
 from headrace.contract import events
+from headrace.contract.errors import StoreUnavailable
 from headrace.contract.events import TERMINAL_TYPES, Delta, Event
 from headrace.contract.job import TERMINAL
 from tests.chaos.oracle import Receipt
@@ -34,7 +35,7 @@ class Impatient(Exception):
 @dataclass
 class Customers:
     """`urls` says which gateways there are now; `submit_several` takes the orders of several choices, which gateways
-    refuse, and answers with the job's id."""
+    refuse, and answers with the job's id, or raises StoreUnavailable."""
 
     urls: Callable[[], Sequence[str]]
     submit_several: Callable[[Order], str]
@@ -94,8 +95,11 @@ class _Customer:
         )
 
     async def _submit(self) -> str:
-        if self._order.body["n"] > 1:
-            return self._shop.submit_several(self._order)
+        while self._order.body["n"] > 1:
+            try:
+                return await asyncio.to_thread(self._shop.submit_several, self._order)
+            except StoreUnavailable:
+                await self._pause(None)
         headers = {"idempotency-key": self._order.key}
         while True:
             reply = await self._ask("POST", "/v1/jobs", json=self._order.body, headers=headers)

@@ -1,16 +1,22 @@
 """Every way in which a worker is told to go: its jobs go on elsewhere at once, uncounted, with the same tokens."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from headrace.contract.events import Resumed
 from headrace.contract.job import State
 from headrace.store import keys
+from headrace.store.beats import read_beats
 from tests.integration.workers.fleet import Fleet, eventually
+from tests.integration.workers.processes import Processes
 from tests.integration.workers.test_fake_engine_runs import QUICK, expected
 from tests.metadata_server import MetadataStandIn, running_metadata
+from workers.inference.drain import TOO_LATE
 from workers.inference.worker import InferenceWorker
 
 Told = Callable[[Fleet, InferenceWorker, MetadataStandIn], None]
@@ -86,3 +92,21 @@ def test_a_notice_that_stands_when_it_starts_keeps_it_from_claiming(fleet: Fleet
             job_id = fleet.submit(worker, "not here", 10)
             cloud.instance_action = None
             assert fleet.ended(job_id).state is State.SUCCEEDED
+
+
+def test_a_store_that_hangs_does_not_keep_it_beyond_its_deadline(own_fleet: Fleet, tmp_path: Path) -> None:
+    """Its leases run out then. The supervisor is told by the exit code that this was no death."""
+    processes = Processes(own_fleet, tmp_path)
+    limits = {"HEADRACE_WORKER__DRAIN_S": "1", "HEADRACE_REDIS__SOCKET_TIMEOUT_S": "30"}
+    with processes.running("worker", "workers", "--model", "fake:speed=50", **limits) as worker:
+        eventually(lambda: [beat for beat in read_beats(own_fleet.client) if beat.state == "ready"], "ready")
+        job_id = own_fleet.submit_to("fake@stable", own_fleet.card("fake@stable").revision, max_tokens=1000)
+        eventually(lambda: own_fleet.running(job_id), "tokens")
+        os.kill(own_fleet.server.pid, signal.SIGSTOP)
+        try:
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(15.0) == TOO_LATE
+        finally:
+            os.kill(own_fleet.server.pid, signal.SIGCONT)
+        assert "not drained within 1 s" in processes.log("worker")
+        assert own_fleet.get(job_id).state is State.RUNNING

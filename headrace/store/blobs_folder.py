@@ -8,7 +8,6 @@ The line has one length, so it can be written last, when the bytes are known, an
 import hashlib
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -127,10 +126,12 @@ class FolderBlobs:
             part.unlink(missing_ok=True)
 
     def _clear_parts(self) -> None:
-        """What writers left that were killed a day ago."""
+        """What writers left that were killed a day before the last put: told by the clock that dates both, since a host
+        with another would take away what others are just writing."""
         with suppress(OSError):
+            last_put = (self._root / _PARTS).stat().st_mtime
             for part in (self._root / _PARTS).iterdir():
-                if time.time() - part.stat().st_mtime > _LEFT_OVER_S:
+                if last_put - part.stat().st_mtime > _LEFT_OVER_S:
                     part.unlink(missing_ok=True)
 
     @contextmanager

@@ -1,5 +1,6 @@
 """Blobs are swept by the clock of the store that dates them, and not by that of the host that sweeps."""
 
+import os
 import time
 
 import pytest
@@ -43,7 +44,7 @@ def test_a_host_that_is_ahead_deletes_nothing_that_is_being_submitted(
     open_blobs(settings).put(PROMPTS + job.id, b"a large one")
     right = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: right() + ahead * GRACE_MS * 1_000_000)
-    assert sweep_blobs(settings) == {"deleted": 0}
+    assert sweep_blobs(settings)["deleted"] == 0
     assert open_blobs(settings).find(PROMPTS + job.id) is not None
 
 
@@ -54,3 +55,20 @@ def test_the_time_is_the_stores_whenever_it_is_asked(tmp_path_factory: pytest.Te
     assert store_time(blobs) >= first
     behind = store_time(SlowClock(blobs))  # type: ignore[arg-type]
     assert abs(first - behind - 86_400_000) < 60_000
+
+
+def test_what_others_are_just_writing_is_left_by_a_host_that_is_days_ahead(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("blobs")
+    FolderBlobs(folder).put("prompts/one", b"a")
+    young, old = folder / ".parts" / "young", folder / ".parts" / "old"
+    for part in (young, old):
+        part.write_bytes(b"half of a blob")
+    two_days_ago = old.stat().st_mtime - 2 * 86_400
+    os.utime(old, (two_days_ago, two_days_ago))
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 2 * 86_400)
+    FolderBlobs(folder)
+    assert young.exists()
+    assert not old.exists()

@@ -78,9 +78,13 @@ class Doom:
         sentence = read_sentence(self._file)
         return sentence is not None and sentence.point == moment
 
-    def strike(self) -> None:
-        """SIGKILL to this very process, said in the file first."""
+    def note(self) -> None:
+        """Says in the file that it has come to the point: what is to happen there need not be a death."""
         struck_file(self._file).write_text(str(self._serial))
+
+    def strike(self) -> None:
+        """SIGKILL to this very process, noted first."""
+        self.note()
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)  # other threads die with the process; this one must not get on meanwhile
 

@@ -1,13 +1,19 @@
-"""An engine whose process dies at a named moment of its work, or which fails a request. Knows no pipe and no jobs."""
+"""An engine whose process dies at a named moment of its work, or which fails a request, or goes mad.
+
+Knows no pipe and no jobs.
+"""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.contract.errors import ErrorInfo
 from tests.chaos.doom import Doom
 from workers.inference.child import Runner, load_runner
 from workers.inference.messages import AddRequest, ChildOptions, Output, Stepped
+
+MADNESS = "child.madness"
+"""While this sentence stands, every request that is running here gets wrong tokens, until its end."""
 
 WITHIN_S = 0.002
 """How far into a step it dies: less than a step takes."""
@@ -20,6 +26,7 @@ class DoomedEngine:
     runner: Runner
     doom: Doom
     fresh: bool = False
+    mad: set[str] = field(default_factory=set)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.runner, name)
@@ -40,7 +47,18 @@ class DoomedEngine:
             self.doom.at("child.last")
         if stepped.outputs and self.doom.due("child.error"):
             return self._failed(stepped)
-        return stepped
+        if self.doom.awaits(MADNESS):
+            self.mad.update(output.request_id for output in stepped.outputs)
+        return self._maddened(stepped) if self.mad else stepped
+
+    def _maddened(self, stepped: Stepped) -> Stepped:
+        outputs = (
+            output._replace(token_ids=tuple(token ^ 1 for token in output.token_ids))
+            if output.request_id in self.mad
+            else output
+            for output in stepped.outputs
+        )
+        return stepped._replace(outputs=tuple(outputs))
 
     def _failed(self, stepped: Stepped) -> Stepped:
         """The first request of the step fails, in a way that may pass."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from tests.chaos.doomed_engine import MADNESS
 from tests.chaos.ground import Ground, Place
 
 STOPPED = (1.2, 2.5)
@@ -84,7 +85,7 @@ class Drama:
         if self._trouble_due and self._held() > 1:
             self._trouble_due = False
             self._make_trouble()
-        if self._stopped is not None and time.monotonic() > self._continue_at:
+        if self._stopped is not None and time.monotonic() > self._continue_at and not self._keeps_leases():
             self._go_on()
         if self._serial and not self.struck and self._ground.struck(self._files, self._serial):
             self.struck = True
@@ -128,10 +129,18 @@ class Drama:
         self._stopped = engine.pid if engine is not None else self._place.pid
         lease_s = self._ground.settings.queue.lease_ms / 1000
         self._signal(self._stopped, signal.SIGSTOP)
+        if self.point.who is Who.WORKER:
+            self._ground.sentence([self._place.engine_sentence], MADNESS, 1)
         self._continue_at = time.monotonic() + lease_s * self._dice.uniform(*STOPPED)
+
+    def _keeps_leases(self) -> bool:
+        """A worker is held until its last lease is another's: what it has in its hands by then nobody may ever see, and
+        so that it would be seen, its engine goes on meanwhile with wrong tokens."""
+        return self.point.who is Who.WORKER and self._ground.held(self._place) > 0
 
     def _go_on(self) -> None:
         if self._stopped is not None:
+            self._ground.acquit([self._place.engine_sentence])
             self._signal(self._stopped, signal.SIGCONT)
             self._stopped, self.struck = None, True
 

@@ -45,6 +45,7 @@ POINTS = (
     Point("append.before", Who.WORKER, "append.before", 10, "2, 3, 15"),
     Point("append.middle", Who.WORKER, "append.middle", 3, "2, 3: half of a pipeline"),
     Point("append.after", Who.WORKER, "append.after", 10, "2, 3: journaled, and not heard"),
+    Point("append.lost", Who.WORKER, "append.lost", 10, "2: acknowledged by a store that loses its tail"),
     Point("renew.before", Who.WORKER, "renew.before", 3, "6"),
     Point("renew.after", Who.WORKER, "renew.after", 3, "6"),
     Point("retry.before", Who.WORKER, "retry.before", 1, "9", Trouble.ERROR),
@@ -63,7 +64,7 @@ POINTS = (
     Point("reap.before", Who.SWEEPER, "reap.before", 8, "7", Trouble.HOST),
     Point("reap.middle", Who.SWEEPER, "reap.middle", 1, "7: one of several", Trouble.HOST),
     Point("reap.after", Who.SWEEPER, "reap.after", 1, "7", Trouble.HOST),
-    Point("stop.parent", Who.WORKER, "", 0, "1, 6: SIGSTOP, SIGCONT", Trouble.STOP),
+    Point("stop.parent", Who.WORKER, "", 0, "1, 6: SIGSTOP, SIGCONT, and then wrong tokens", Trouble.STOP),
     Point("stop.child", Who.ENGINE, "", 0, "6: SIGSTOP, SIGCONT", Trouble.STOP),
     Point("stop.gateway", Who.GATEWAY, "", 0, "3, 7: SIGSTOP, SIGCONT", Trouble.STOP),
 )

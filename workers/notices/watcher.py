@@ -39,6 +39,8 @@ class NoticeWatcher:
         self._on_standing = on_standing
         self._at_work = at_work
         self._failed_s = failed_s
+        self._heard: Notice | None = None
+        self._away = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -64,28 +66,39 @@ class NoticeWatcher:
         if source is None:
             log.info("no notices are to be had here")
             return
-        looked = standing = away = False
+        looked = standing = False
         while not self._stop.is_set():
-            try:
-                notice = source.poll()
-                away = False
-            except Exception as error:  # noqa: BLE001 - a cloud's trouble is not the worker's: it is asked again
-                if not away:
-                    log.warning("no answer to the question for notices", reason=str(error) or repr(error))
-                away = True
+            if not self._ask(source):
                 self._stop.wait(self._failed_s)
                 continue
+            notice = self._heard
             if notice is not None and (self._at_work() or (looked and not standing)):
                 self._tell(notice)
                 return
             if (notice is not None) != standing:
                 standing = notice is not None
-                log.warning(
-                    "a notice stands, nothing is claimed" if standing else "the notice is lifted", notice=notice
-                )
-                self._on_standing(standing)
+                self._stand(notice)
             looked = True
             self._stop.wait(source.pause_s)
+
+    def _ask(self, source: NoticeSource) -> bool:
+        """Whether there was an answer, which is `_heard` then. Trouble is said once."""
+        try:
+            self._heard = source.poll()
+        except Exception as error:  # noqa: BLE001 - a cloud's trouble is not the worker's: it is asked again
+            if not self._away:
+                log.warning("no answer to the question for notices", reason=str(error) or repr(error))
+            self._away = True
+            return False
+        self._away = False
+        return True
+
+    def _stand(self, notice: Notice | None) -> None:
+        if notice is None:
+            log.warning("the notice is lifted")
+        else:
+            log.warning("a notice stands already, nothing is claimed", source=notice.source, reason=notice.reason)
+        self._on_standing(notice is not None)
 
     def _tell(self, notice: Notice) -> None:
         if not self._stop.is_set():

@@ -157,9 +157,10 @@ class Adopter:
             except (BlobNotFound, BlobDamaged) as error:
                 log.error("ledger result is lost", job=job_id, reason=error.message)
         self._marks.put(job, result)
-        self._say(case, Verdict.ACK)
+        self._jobs.let_go(job)
         if case.message.ref:
             self._blobs.delete(claim_check_key(job_id))
+        self._say(case, Verdict.ACK)
 
     def _park(self, delivery: Delivery, error: HeadraceError) -> None:
         """Out of the queue and into the blob store, where a person finds it with the reason."""

@@ -20,6 +20,7 @@ class FleetJobs:
 
     def __init__(self, client: redis.Redis, timing: Timing, payloads: Payloads) -> None:
         self._client = client
+        self._result_ttl_ms = timing.result_ttl_ms
         self._payloads = payloads
         self._queue = RedisQueue(client, timing, payloads=payloads)
         self._journal = Journal(client, payloads)
@@ -45,6 +46,15 @@ class FleetJobs:
         """As Redis keeps it; None when there is none any more."""
         choices = self._journal.result(job_id)
         return None if choices is None else records.pack_result(choices)
+
+    def let_go(self, job: Job) -> None:
+        """The ledger has what it needs of an ended job: record and result stay as long as those of any other."""
+        if job.state is State.DEAD:
+            return  # until somebody purges it
+        with store_errors(), self._client.pipeline(transaction=False) as pipe:
+            for key in (keys.job(job.id), keys.result(job.id)):
+                pipe.pexpire(key, self._result_ttl_ms)
+            pipe.execute()
 
     def overdue(self, older_than_ms: int, limit: int) -> list[str]:
         """Jobs that have been ACCEPTED for so long, oldest first: nobody may be left who wanted to queue them."""

@@ -1,12 +1,11 @@
-"""Deletes prompts and results that no record refers to any more, and what a ledger needed once it is old. Knows records
-and ages; decides before it deletes.
+"""Deletes prompts and results that no record refers to any more. Knows records and ages; decides before it deletes.
 
 A Redis that was emptied, or is another fleet's, knows no job of this store, and would doom every blob in it. So the two
 know each other: an id lies in both, and where it is not the same nothing is deleted.
 """
 
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,14 +17,10 @@ from headrace.contract.job import TERMINAL
 from headrace.store import keys
 from headrace.store.blobs import Blob, BlobStore, read_all
 from headrace.store.connection import store_errors
-from headrace.store.ledger_blobs import CLAIM_CHECKS, DONE, PARKED
 from headrace.store.payloads import BLOB, PROMPTS, RESULTS, job_of
 
 GRACE_MS = 3600 * 1000
 """A blob is put before the record that names it, so a young one is left alone."""
-
-KEPT_MS = 15 * 24 * 3600 * 1000
-"""How long a ledger's blobs are kept: longer than SQS keeps a message."""
 
 PAGE = 500
 FLEET = "fleet"
@@ -78,40 +73,7 @@ def sweep(blobs: BlobStore, client: redis.Redis, now: int) -> Swept:
             for key in doomed:
                 blobs.delete(key)
             seen, deleted = seen + len(found), deleted + len(doomed)
-    for prefix in (CLAIM_CHECKS, DONE, PARKED):
-        old = _born_before(blobs.listing(prefix), now - kept_ms)
-        while found := tuple(islice(old, PAGE)):
-            living = _living(client, [_named(blob.key) for blob in found if blob.key.startswith(CLAIM_CHECKS)])
-            doomed = outlived(found, living, now, kept_ms)
-            for key in doomed:
-                blobs.delete(key)
-            seen, deleted = seen + len(found), deleted + len(doomed)
     return Swept(seen, deleted)
-
-
-def _born_before(listing: Iterator[Blob], moment: int) -> Iterator[Blob]:
-    """Jobs' ids sort by birth, and so do keys: the young need not even be listed. What bears no job's name is looked
-    at each time."""
-    for blob in listing:
-        named = _named(blob.key)
-        if is_job_id(named) and born_ms(named) > moment:
-            return
-        yield blob
-
-
-def _named(key: str) -> str:
-    return key.rpartition("/")[2].partition(".")[0]
-
-
-def _living(client: redis.Redis, jobs: Sequence[str]) -> frozenset[str]:
-    with store_errors(), client.pipeline(transaction=False) as pipe:
-        for job_id in jobs:
-            pipe.hget(keys.job(job_id), "state")
-        states: list[Any] = pipe.execute() if jobs else []
-    ended = {state.value.encode() for state in TERMINAL}
-    return frozenset(
-        job_id for job_id, state in zip(jobs, states, strict=True) if state is not None and state not in ended
-    )
 
 
 def store_time(blobs: BlobStore) -> int:

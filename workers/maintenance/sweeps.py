@@ -14,6 +14,7 @@ from headrace.store.blob_sweep import store_time, sweep
 from headrace.store.blobs import open_blobs
 from headrace.store.connection import connect, connect_async, store_errors
 from headrace.store.job_index import BATCH, JobIndex
+from headrace.store.ledger_blobs import sweep_outlived
 
 MOST_BATCHES = 1_000
 """Of one index in one sweep: a hundred thousand jobs, the oldest first."""
@@ -35,11 +36,14 @@ def trim_index(settings: Settings) -> Counts:
 
 
 def sweep_blobs(settings: Settings) -> Counts:
-    """Delete blobs that no record names any more. Raises StoreUnavailable, BlobsUnavailable and SetupError."""
+    """Delete blobs that no record names any more, and old ones of a ledger. Raises StoreUnavailable, BlobsUnavailable
+    and SetupError."""
     with connect(settings.redis.url, **_waits(settings)) as client:
         blobs = open_blobs(settings)
-        swept = sweep(blobs, client, store_time(blobs))
-    return {"deleted": swept.deleted}
+        now = store_time(blobs)
+        swept = sweep(blobs, client, now)
+        outlived = sweep_outlived(blobs, client, now, settings.ledger.retention_s * 1000)
+    return {"deleted": swept.deleted + outlived}
 
 
 async def _trim(settings: Settings) -> int:

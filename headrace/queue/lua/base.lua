@@ -13,7 +13,7 @@ local HELD = { LEASED = true, RUNNING = true }
 
 local TEXTS = {
   'state', 'lease_id', 'owner', 'lane', 'class', 'tenant', 'revision', 'idem_key', 'next_offset', 'finished',
-  'digest_wanted',
+  'digest_wanted', 'ledger_receipt',
 }
 local NUMBERS = {
   'epoch', 'attempt', 'retries', 'deaths', 'deaths_total', 'death_offset', 'seq', 'kv_tokens', 'prompt_tokens',

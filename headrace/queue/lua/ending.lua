@@ -2,6 +2,7 @@
 
 local EVENTS = { SUCCEEDED = 'completed', FAILED = 'failed', DEAD = 'failed', CANCELLED = 'cancelled', EXPIRED = 'expired' }
 local AVERAGE_TTL_MS = 7 * 24 * 3600 * 1000
+local LEDGER_TTL_MS = 15 * 24 * 3600 * 1000
 
 -- An error in the record's form (JSON with `retryable`) and, as second value, in the event's form.
 local function error_json(code, message)
@@ -17,6 +18,10 @@ local function move_average(job)
   redis.call('SET', key, string.format('%.2f', old + (journaled(job) / #job.offsets - old) / 8), 'PX', AVERAGE_TTL_MS)
 end
 
+-- A ledger's message may come long after its job has ended: the record waits for it, and a feeder that has marked the
+-- job as done shortens this.
+local function kept_ms(job) return job.ledger_receipt ~= '' and LEDGER_TTL_MS or result_ttl_ms end
+
 local function set_retention(job, state)
   if job.idem_key ~= '' then
     redis.call('PEXPIRE', 'hr:idem:' .. job.tenant .. ':' .. job.idem_key, result_ttl_ms)
@@ -26,7 +31,7 @@ local function set_retention(job, state)
     redis.call('ZADD', 'hr:dlq:' .. job.lane, now, job.id)
   else
     redis.call('PEXPIRE', 'hr:ev:' .. job.id, journal_ttl_ms)
-    redis.call('PEXPIRE', job.key, result_ttl_ms)
+    redis.call('PEXPIRE', job.key, kept_ms(job))
   end
 end
 
@@ -53,7 +58,7 @@ local function end_job(job, state, ending, keep)
   if ending.ref and ending.ref ~= '' then
     redis.call('HSET', job.key, 'result_ref', ending.ref)
   elseif ending.result then
-    redis.call('SET', 'hr:result:' .. job.id, ending.result, 'PX', result_ttl_ms)
+    redis.call('SET', 'hr:result:' .. job.id, ending.result, 'PX', kept_ms(job))
     redis.call('HSET', job.key, 'result_ref', 'hr:result:' .. job.id)
   end
   if state == 'SUCCEEDED' then move_average(job) end

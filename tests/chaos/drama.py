@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,9 +12,6 @@ from pathlib import Path
 
 from tests.chaos.doomed_engine import MADNESS
 from tests.chaos.ground import Ground, Place
-
-STOPPED = (1.2, 2.5)
-"""Leases that a stopped process misses."""
 
 
 class Who(StrEnum):
@@ -24,6 +21,11 @@ class Who(StrEnum):
     ENGINE = "engine"
     GATEWAY = "any gateway"
     SWEEPER = "any sweeper"
+
+
+STOPPED: Mapping[Who, tuple[float, float]] = {Who.ENGINE: (1.2, 2.5), Who.GATEWAY: (1.2, 2.5), Who.WORKER: (0.0, 0.2)}
+"""How long somebody is stopped, in leases; a worker until its own have run out, too, and this long at least. Soon after
+that, its jobs are still running elsewhere."""
 
 
 class Trouble(StrEnum):
@@ -131,7 +133,7 @@ class Drama:
         self._signal(self._stopped, signal.SIGSTOP)
         if self.point.who is Who.WORKER:
             self._ground.sentence([self._place.engine_sentence], MADNESS, 1)
-        self._continue_at = time.monotonic() + lease_s * self._dice.uniform(*STOPPED)
+        self._continue_at = time.monotonic() + lease_s * self._dice.uniform(*STOPPED[self.point.who])
 
     def _keeps_leases(self) -> bool:
         """A worker is held until its last lease is another's: what it has in its hands by then nobody may ever see, and

@@ -137,7 +137,7 @@ class Sitting:
 
 
 class Fleets:
-    """One fleet after the other: one that is not whole after a round is left for a new one. Close it."""
+    """One fleet after the other: one in which something went wrong is left for a new one. Close it."""
 
     def __init__(self, sitting: Sitting) -> None:
         self._sitting = sitting
@@ -160,7 +160,7 @@ class Fleets:
             waves = partial(self._undisturbed.wave, seed)
         done = await rounds.play(ground, [point], seed, waves)
         _tell(done, ground, self._sitting)
-        if not ground.whole():
+        if done.verdict.faults or not ground.whole():
             self.close()
         return done
 

@@ -84,7 +84,8 @@ async def open_services(
     door = PublishingQueue(queue, payloads, publisher, scheme_of(settings.ledger.url)) if publisher else queue
     traces = traces or open_tracing(settings.telemetry, "headrace-gateway")
     metrics = GatewayMetrics()
-    hub = LiveHub(client)
+    patience_s = settings.redis.socket_timeout_s
+    hub = LiveHub(client, acknowledge_s=patience_s, ping_s=patience_s)
     journal = AsyncJournal(client, payloads)
     cards = CardBook(client)
     index = JobIndex(client)

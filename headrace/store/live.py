@@ -127,6 +127,7 @@ class LiveHub:
         channel = self._channels.setdefault(name, _Channel())
         first = not channel.listeners
         channel.listeners.add(listener)
+        asked = self._connection
         try:
             try:
                 async with asyncio.timeout(self._acknowledge_s):
@@ -134,6 +135,7 @@ class LiveHub:
                         await self._subscribe(name)
                     await channel.acknowledged.wait()
             except TimeoutError:
+                await self._drop(asked)
                 raise StoreUnavailable("Redis did not acknowledge a subscription to live events.") from None
             yield listener
         finally:
@@ -152,8 +154,20 @@ class LiveHub:
         async with self._sending:
             if self._connection is not None:
                 self._awaited[name] += 1
-                with suppress(RedisError, OSError):
-                    await self._connection.send_command("SUBSCRIBE", name)
+                await self._send("SUBSCRIBE", name)
+
+    async def _send(self, *command: str) -> None:
+        """To the connection that is read. In place of a closed one redis-py would open another, which nobody reads."""
+        if self._connection is not None and self._connection.is_connected:
+            with suppress(RedisError, OSError):
+                await self._connection.send_command(*command)
+
+    async def _drop(self, connection: AbstractConnection | None) -> None:
+        """One that does not acknowledge is dead, however short its silence: the reader makes another one."""
+        if connection is not None and connection is self._connection:
+            self._connection = None
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
 
     def _leave(self, name: str) -> None:
         """Waits for nothing: whoever leaves may be cancelled, and cancelled again while it does."""
@@ -166,9 +180,8 @@ class LiveHub:
             async with self._sending:
                 # Asked under the lock: a name that is listened to again stays subscribed.
                 names, self._left = self._left - self._channels.keys(), set()
-                if names and self._connection is not None:
-                    with suppress(RedisError, OSError):
-                        await self._connection.send_command("UNSUBSCRIBE", *names)
+                if names:
+                    await self._send("UNSUBSCRIBE", *names)
 
     async def _read_forever(self) -> None:
         failures = 0

@@ -241,7 +241,8 @@ class FaultProxy:
             return
         self._connections.add(connection)
         try:
-            await connection.run()
+            with suppress(asyncio.CancelledError):  # said by `_end` alone
+                await connection.run()
         finally:
             self._connections.discard(connection)
 

@@ -2,13 +2,17 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 import redis
 import uvloop
 
 from headrace.contract.errors import StoreUnavailable
+from headrace.contract.events import Cancelled
+from headrace.store import keys
 from headrace.store.connection import connect, connect_async, store_errors
+from headrace.store.live import LiveHub
 from tests.chaos.faults.conditions import HALF_OPEN, REFUSING, WELL, Conditions
 from tests.chaos.faults.proxy import FaultProxy, proxying
 from tests.redis_server import RedisServer, running_redis
@@ -98,6 +102,28 @@ def test_a_server_that_does_not_answer_is_waited_for_once(line: FaultProxy, befo
         assert time.monotonic() - began < 1.9 * LIMIT_S
         line.set(WELL)
         assert client.ping()
+
+
+def test_live_events_of_a_line_that_went_deaf_are_heard_again_at_once(line: FaultProxy) -> None:
+    """Whoever was not acknowledged has proved it: the next one does not wait for the silence to be noticed."""
+
+    async def work() -> None:
+        async with connect_async(url(line)) as client:
+            hub = LiveHub(client, acknowledge_s=LIMIT_S, ping_s=60.0)
+            async with AsyncExitStack() as stack:
+                stack.push_async_callback(hub.close)
+                listener = await stack.enter_async_context(hub.listen("job_1"))
+                line.set(HALF_OPEN)
+                with pytest.raises(StoreUnavailable):
+                    async with hub.listen("job_2"):
+                        pass
+                line.set(WELL)
+                assert await listener.next(5.0) is None  # told that it may have missed something
+                async with hub.listen("job_3"):
+                    await client.publish(keys.live("job_1"), b'{"seq":7,"type":"cancelled"}')
+                    assert await listener.next(5.0) == Cancelled(7)
+
+    in_gateway(work)
 
 
 @pytest.mark.parametrize("conditions", [REFUSING, Conditions(rubbish=1.0), Conditions(truncated=1.0)])

@@ -2,8 +2,8 @@
 
     python -m benchmarks.noisy [--seconds 30] [--rounds 3]
 
-The fake engine takes SLOTS jobs at once, each of them half a second long. The quiet tenant asks for a quarter of what it
-can do, the noisy one for two and a half times all of it, so the worker is full and a backlog grows. Arrivals are either
+The fake engine takes SLOTS jobs at once, each half a second long. The quiet tenant asks for a quarter of what that can
+do, the noisy one for two and a half times all of it, so the worker is full and a backlog grows. Arrivals are either
 random, or heaps of some seconds' jobs at once: a heap waits for itself when it is alone, and half of the worker takes
 twice as long over it.
 

@@ -2,17 +2,19 @@
 
     python -m benchmarks.submit [--rate 300] [--seconds 20] [--fsync everysec always] [--model FILE]
 
-One gateway process and one Redis with a fake worker that takes the jobs, or without one; clients in a process of their
-own, which post whatever the answers do. Twice: with a tokenizer of bytes, whose work is next to nothing, and with that
-of a real model.
+One gateway process and one Redis; clients in a process of their own, which post whatever the answers do. Three times:
+beside a worker with the fake engine that takes the jobs as they come, whose tokens are bytes; with the same tokenizer
+and nobody who takes them, so that a backlog grows; and so with the tokenizer of a real model.
 """
 
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Final
 
 import orjson
@@ -26,10 +28,15 @@ from benchmarks.serving.beside import beside
 from benchmarks.serving.poster import Poster
 from benchmarks.serving.readers import post
 from benchmarks.serving.record import record
-from benchmarks.serving.stand import MODEL, Cost, Stand, announce, announce_file, standing
+from benchmarks.serving.stand import MODEL, Cost, Stand, announce, announce_file, standing, working
+from headrace.store.cards import read_releases
 
 WARM_S: Final = 2.0
 BAR: Final = "p50 ≤ 5 ms, p99 ≤ 25 ms with everysec"
+WORKED: Final = "fake engine"
+WAITING: Final = "no worker"
+TOKENIZED: Final = "no worker, a real model's tokenizer"
+SETTINGS: Final = (WORKED, WAITING, TOKENIZED)
 _MAX_TOKENS: Final = 16
 _WORDS: Final = (
     "Summarise the following note in one sentence: the mill by the river was built in the year of the great flood, "
@@ -51,10 +58,10 @@ class Found:
     cores: dict[str, float]
 
 
-def ask(pipe: Connection, port: int, rate: float, seconds: float) -> None:
+def ask(pipe: Connection, port: int, model: str, rate: float, seconds: float) -> None:
     """The clients' process."""
     poster = Poster(port)
-    body = {"model": MODEL, "max_tokens": _MAX_TOKENS}
+    body = {"model": model, "max_tokens": _MAX_TOKENS}
 
     def request(number: int) -> bytes:
         messages = [{"role": "user", "content": f"{number} {_WORDS}"}]
@@ -68,8 +75,8 @@ def ask(pipe: Connection, port: int, rate: float, seconds: float) -> None:
     pipe.recv()
 
 
-def measure(stand: Stand, rate: float, seconds: float) -> Found:
-    with beside(ask, stand.port, rate, seconds) as clients:
+def measure(stand: Stand, model: str, rate: float, seconds: float) -> Found:
+    with beside(ask, stand.port, model, rate, seconds) as clients:
         clients.hear()
         say(f"{rate:g} requests/s to process {stand.gateway.pid}")
         processes = {"gateway": stand.gateway, "redis": stand.redis, "clients": clients.process}
@@ -99,19 +106,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = model_path(given.model)
     runs, figures = [], []
     for fsync in given.fsync:
-        for tokenizer in ("bytes", model.name):
-            with standing(fsync) as stand, redis.Redis.from_url(stand.redis_url) as client:
-                announce(client) if tokenizer == "bytes" else announce_file(client, model)
-                found = measure(stand, given.rate, given.seconds)
-            runs.append({"fsync": fsync, "tokenizer": tokenizer, "found": asdict(found)})
-            figures += _told(fsync, tokenizer, given.rate, found)
+        for setting in SETTINGS:
+            with standing(fsync) as stand, _setting(stand, setting, model) as name:
+                found = measure(stand, name, given.rate, given.seconds)
+            say(f"{fsync}, {setting}: {found}")
+            runs.append({"fsync": fsync, "setting": setting, "found": asdict(found)})
+            figures += _told(f"appendfsync {fsync}, {setting}, {given.rate:g} requests/s", found)
     record(given.output, model.name, {"rate": given.rate, "seconds": given.seconds}, runs, figures)
     return 0
 
 
-def _told(fsync: str, tokenizer: str, rate: float, found: Found) -> list[Figure]:
-    say(f"{fsync} {tokenizer} {found}")
-    what = f"appendfsync {fsync}, tokenizer {tokenizer}, {rate:g} requests/s"
+@contextmanager
+def _setting(stand: Stand, setting: str, model: Path) -> Iterator[str]:
+    """The model to ask for."""
+    with redis.Redis.from_url(stand.redis_url) as client:
+        if setting == WORKED:
+            with working(stand, "fake:"):
+                (release,) = read_releases(client)
+                yield release.card.id
+            return
+        announce(client) if setting == WAITING else announce_file(client, model)
+        yield MODEL
+
+
+def _told(what: str, found: Found) -> list[Figure]:
     shown = f"p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms"
     shown += f", {found.refused} refused" if found.refused else ""
     cost = f"{found.gateway_ms_per_request:.2f} ms, {found.cores['gateway']:.2f} cores"

@@ -12,6 +12,7 @@ from typing import Final
 
 _END: Final = b"\n\n"
 _CHUNK: Final = 65_536
+_AT_ONCE: Final = 10
 
 
 @dataclass(slots=True)
@@ -64,10 +65,10 @@ class Readers:
         self._selector = selectors.DefaultSelector()
         self.streams: list[Followed] = []
 
-    def open(self, requests: Sequence[bytes], at_once: int = 50) -> None:
+    def open(self, requests: Sequence[bytes], a_second: float = 200.0) -> None:
         """Send each on a connection of its own, and hear the beginnings of the replies meanwhile."""
-        for start in range(0, len(requests), at_once):
-            for request in requests[start : start + at_once]:
+        for start in range(0, len(requests), _AT_ONCE):
+            for request in requests[start : start + _AT_ONCE]:
                 connection = socket.create_connection(("127.0.0.1", self._port))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.sendall(request)
@@ -75,7 +76,7 @@ class Readers:
                 stream = Followed(connection)
                 self._selector.register(connection, selectors.EVENT_READ, stream)
                 self.streams.append(stream)
-            self.hear(0.05)
+            self.hear(_AT_ONCE / a_second)
 
     def hear(self, seconds: float) -> None:
         """Whatever comes in this time."""

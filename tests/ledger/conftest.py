@@ -1,5 +1,6 @@
 """Both brokers, once for the session: moto's server for SQS, and a RabbitMQ that starts while others are tested."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,12 @@ def rabbitmq(_rabbitmq: RabbitMq | None) -> RabbitMq:
         pytest.skip(missing)
     _rabbitmq.wait()
     return _rabbitmq
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_words() -> None:
+    """Moto's server says every request, and a report of a failure nothing else then."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")
@@ -84,4 +91,5 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> FolderBlobs:
+    (tmp_path / "blobs").mkdir()  # one that is not there may be a volume that is not mounted
     return FolderBlobs(tmp_path / "blobs")

@@ -130,11 +130,11 @@ class World:
         finally:
             publisher.close()
 
-    def feeder(self, ledger: Ledger, fate: Fate | None = None, *, accepted_s: float = 0.001) -> Feeder:
+    def feeder(self, ledger: Ledger, fate: Fate | None = None, *, window: int = 1_000) -> Feeder:
         fate = fate or Fate()
         judged = Mortal(Judge(ledger, self), fate)
         jobs = Mortal(FleetJobs(self.client, Timing(), self.payloads), fate)
-        settings = self.bench.settings(accepted_s=accepted_s)
+        settings = self.bench.settings(accepted_s=0.001, window=window)
         return Feeder(cast(Ledger, judged), cast(FleetJobs, jobs), Mortal(self.blobs, fate), settings)
 
     def turn(self, feeder: Feeder, *, work: bool = True) -> None:

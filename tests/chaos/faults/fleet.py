@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx2
@@ -36,15 +36,17 @@ MODEL = "fake"
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds, but for the settings of the queue. `trouble_s` is how long trouble lasts, `speed` tokens per second."""
+    """Seconds, but for the settings of the queue. `trouble_s` is how long trouble lasts, `speed` tokens per second,
+    `slack_s` what a busy machine may add to a bound."""
 
     queue: QueueSettings = field(default_factory=QueueSettings)
     timeout_s: float = 5.0
     ping_s: float = 1.0
     trouble_s: float = 5.0
-    speed: float = 25.0
-    tokens: int = 420
-    streams: int = 12
+    speed: float = 20.0
+    tokens: int = 340
+    streams: int = 8
+    slack_s: float = 2.0
 
 
 BY_DEFAULT = Times()
@@ -58,6 +60,9 @@ SHORT = Times(
     streams=8,
 )
 """The same protocol, five times as fast."""
+
+QUICK = replace(SHORT, timeout_s=1.0, trouble_s=0.8, tokens=110, streams=6, slack_s=8.0)
+"""For a test among others."""
 
 
 class FaultFleet:

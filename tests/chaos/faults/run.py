@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import results
 from tests.chaos.faults.fleet import BY_DEFAULT, SHORT, FaultFleet, Times, running
+from tests.chaos.faults.judging import Tally
 from tests.chaos.faults.rounds import Round, play
 from tests.chaos.faults.scenarios import KINDS
 
@@ -39,7 +40,11 @@ def rounds(names: Sequence[str], seeds: Sequence[int], times: Times, logs: Path 
 def _on_one_fleet(fleet: FaultFleet, name: str, left: list[int]) -> Iterator[Round]:
     """Takes seeds from the front of `left`."""
     while left:
-        done = play(fleet, name, left.pop(0))
+        seed = left.pop(0)
+        try:
+            done = play(fleet, name, seed)
+        except AssertionError as error:
+            done = Round(name, seed, 0.0, "not played", Tally(faults=[str(error)]))
         yield done
         if not done.clean:
             return

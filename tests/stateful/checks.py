@@ -13,9 +13,8 @@ from headrace.store import keys
 from tests.stateful.model import Model, Record
 from tests.stateful.store_view import FLEETS, FOREVER, PLACES, StoreView
 
-NEAR_MS = 450
-"""The model's time stands still while a call takes place; the server's does not. All limits lie half a second away from
-any moment at which something is done."""
+SLACK_MS = 60_000
+"""Two TTLs that begin at the same moment are told apart by less, however slow this machine is."""
 
 
 def check_job(record: Record, job: Job, journal: Sequence[Event]) -> None:
@@ -37,7 +36,7 @@ def check_job(record: Record, job: Job, journal: Sequence[Event]) -> None:
         (record.first_token_at, job.first_token_at),
         (record.ended_at, job.ended_at),
     ):
-        assert _near(ours, theirs), (ours, theirs)
+        assert ours == theirs
 
 
 def check_journal(job: Job, journal: Sequence[Event]) -> None:
@@ -60,7 +59,7 @@ def check_places(model: Model, view: StoreView) -> None:
     expected = {place: at for record in model.records.values() for place, at in _places(record).items()}
     assert set(view.members) == set(expected)
     for place, at in expected.items():
-        assert at is None or _near(at, round(view.members[place])), place
+        assert at is None or at == view.members[place], place
     for job_id, job in view.records.items():
         # From the store alone, without the model: ready, held, waiting, held back and ended are all there are.
         kinds = [key.split(":")[1] for key, member in view.members if member == job_id and not key.endswith(":due")]
@@ -82,7 +81,7 @@ def check_owners(model: Model, view: StoreView) -> None:
             lives = model.records[owner].state not in TERMINAL
             assert (ttl == FOREVER) == lives, key
             record_ttl = view.ttl(keys.job(owner))
-            assert lives or record_ttl == FOREVER or ttl <= record_ttl + NEAR_MS, "a key outlives its record"
+            assert lives or record_ttl == FOREVER or ttl <= record_ttl + SLACK_MS, "a key outlives its record"
         elif kind in PLACES or kind in FLEETS:
             assert ttl == FOREVER, key
         else:
@@ -117,10 +116,6 @@ def _places(record: Record) -> dict[tuple[str, str], int | None]:
 def _tenant_and_key(rest: str) -> tuple[str, str]:
     tenant, _, key = rest.partition(":")
     return tenant, key
-
-
-def _near(ours: int | None, theirs: int | None) -> bool:
-    return ours == theirs or (ours is not None and theirs is not None and abs(ours - theirs) < NEAR_MS)
 
 
 def _plain(event: Event) -> Event:

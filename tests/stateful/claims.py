@@ -124,7 +124,7 @@ def _judge_diligence(
     starving = [
         record
         for record in remaining
-        if (since := answer.passed.get(record.job.id)) and model.now - since > model.timing.starvation_ms
+        if (since := answer.passed.get(record.job.id)) and model.now - since >= model.timing.starvation_ms
     ]
     for hungry in starving:
         blocks = _may_take(model, request, hungry)

@@ -4,24 +4,22 @@ Knows no rule; what is right is said by `model.py` and `checks.py`.
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import reject
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant
 
 from headrace.contract.job import TRANSITIONS, Job, State
 from headrace.queue.base import ReapReply, ReapRequest, Timing
-from tests.contracts.bench import Bench, MemoryBench, RedisBench
+from tests.contracts.bench import Bench, RedisBench
 from tests.stateful import checks
 from tests.stateful.model import Model
+from tests.stateful.still_time import set_time
 from tests.stateful.store_view import read_store
 
-TIMING = Timing(lease_ms=10_500, starvation_ms=2_500, urgent_ms=30_500)
-"""Time is turned by whole seconds and every limit lies half a second away from them: see `checks.NEAR_MS`."""
+TIMING = Timing()
 
 LANES = ("tiny@stable", "tiny@canary")
 WORKERS = ("w1", "w2", "w3")
@@ -49,15 +47,11 @@ class Ground(RuleBasedStateMachine):
     def open(self) -> None:
         self.context = type(self).open_sides()
         self.sides = dict(self.context.__enter__())
-        self.set_to, self.set_at, self.turned = self.model.now, time.monotonic(), 0
-        self.followed_at = self.set_at
-        for bench in self.redis_benches():
-            bench.follow(self.model.now)
 
     def teardown(self) -> None:
         if hasattr(self, "context"):
             try:
-                if sys.exc_info()[0] is None:  # else it has failed, or proves nothing
+                if sys.exc_info()[0] is None:  # else it has failed already
                     self.end_everything()
             finally:
                 self.context.__exit__(None, None, None)
@@ -65,20 +59,9 @@ class Ground(RuleBasedStateMachine):
     # -- how a thing is done
 
     def follow(self) -> None:
-        """Every queue's clock shows the model's time; a real server's has gone on meanwhile."""
-        now = time.monotonic()
-        turned = self.model.now - self.set_to - round((now - self.set_at) * 1000)
+        """Every queue's clock shows the model's time."""
         for bench in self.sides.values():
-            if isinstance(bench, RedisBench):
-                bench.advance(turned - self.turned)
-            elif isinstance(bench, MemoryBench):
-                bench.now = self.model.now
-        self.turned, self.followed_at = turned, now
-
-    def see_in_time(self) -> None:
-        """On a machine that stood still between setting the clock and the call, the call proves nothing."""
-        if (time.monotonic() - self.followed_at) * 1000 > checks.NEAR_MS:
-            reject()
+            set_time(bench, self.model.now)
 
     def do(
         self,
@@ -96,7 +79,6 @@ class Ground(RuleBasedStateMachine):
             self.follow()
             for name, bench in self.sides.items():
                 answered = read(verb(name, bench))
-                self.see_in_time()
                 assert answered == read(reply), f"{name} answered {answered}, and not {read(reply)}"
             assert turn == 0 or self.state_of_all() == before
         return reply

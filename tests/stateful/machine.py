@@ -53,7 +53,7 @@ class AnyOrder(Workers):
             self.work(worker, [1], "d2")
             for record in self.model.held_by(worker):
                 assert record.grant is not None
-                self.retry(record.grant, 500)
+                self.retry(record.grant, 1000)
             self.pass_time(1)
             self.reap()
 
@@ -130,7 +130,7 @@ class AnyOrder(Workers):
         self.renew(worker, [record.grant for record in self.model.held_by(worker) if record.grant], again=True)
 
     @something_was_claimed
-    @rule(pick=picks, in_ms=st.sampled_from([500, 3500]), again=seldom)
+    @rule(pick=picks, in_ms=st.sampled_from([1000, 4000]), again=seldom)
     def retry_one(self, pick: Pick, in_ms: int, again: bool) -> None:
         self.retry(self.picked(pick), in_ms, again)
 
@@ -165,7 +165,7 @@ class AnyOrder(Workers):
         for bench in self.sides.values():
             (bench.beat if beats else bench.lose_beat)(worker)
 
-    @rule(seconds=st.sampled_from([1, 1, 1, 3, 4, 11, 31]))
+    @rule(seconds=st.sampled_from([1, 1, 1, 2, 4, 10, 11, 30]))
     def turn(self, seconds: int) -> None:
         self.pass_time(seconds)
 
@@ -173,7 +173,7 @@ class AnyOrder(Workers):
     def turn_with_ticks(self, times: int) -> None:
         """Time passes while the store is up and somebody sweeps."""
         for _ in range(times):
-            self.pass_time(4)
+            self.pass_time(5)
             self.reap()
 
     @rule()

@@ -12,6 +12,7 @@ from tests.redis_server import RedisServer
 from tests.stateful.accidents import AnyAccident
 from tests.stateful.ground import TIMING
 from tests.stateful.machine import AnyOrder
+from tests.stateful.still_time import still_time
 
 
 def both_queues(server: RedisServer, *, examples: int, steps: int, with_seed: int | None = None) -> None:
@@ -19,7 +20,7 @@ def both_queues(server: RedisServer, *, examples: int, steps: int, with_seed: in
 
     @contextmanager
     def sides() -> Iterator[Mapping[str, Bench]]:
-        with connect(server.url) as client:
+        with connect(server.url) as client, still_time():
             client.flushall()
             yield {"redis": RedisBench(client, TIMING), "memory": MemoryBench(TIMING)}
 
@@ -34,7 +35,7 @@ def accidents(server: RedisServer, *, examples: int, steps: int, with_seed: int 
 
     @contextmanager
     def sides() -> Iterator[Mapping[str, Bench]]:
-        with connect(server.url) as client:
+        with connect(server.url) as client, still_time():
             client.flushall()
             yield {"redis": RedisBench(client, TIMING)}
 

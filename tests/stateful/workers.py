@@ -49,7 +49,6 @@ class Workers(Clients):
         ]
         self.follow()
         given = {name: _claim(bench, request, again) for name, bench in self.sides.items()}
-        self.see_in_time()
         first = next(iter(self.sides))
         taken = given[first]
         for name, jobs in given.items():

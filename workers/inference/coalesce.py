@@ -17,7 +17,8 @@ UNWATCHED = Pace(tokens=64, wait_s=1.0)
 
 
 class Pending(NamedTuple):
-    """What a choice has that its journal lacks. `since` is when the oldest of it came; `sent` what the journal has."""
+    """What a choice has that its journal lacks. `since` is when the oldest of it came; `sent` what the journal has of
+    this attempt."""
 
     tokens: int
     since: float
@@ -29,7 +30,8 @@ class Pending(NamedTuple):
 def due_at(pending: Pending) -> float | None:
     """When to append: a time, `-inf` for at once, None when there is nothing to append.
 
-    The first token goes at once, for the sake of the time to it; so does the end.
+    The first token of an attempt goes at once, for the sake of the time to it: somebody may have waited since the last
+    one ended. So does the end.
     """
     if pending.finished:
         return float("-inf")

@@ -98,7 +98,8 @@ class RunningJob:
         if choice.closed:
             return None
         ending = choice.finish_reason is not None
-        return due_at(Pending(choice.pending, choice.since, choice.sent, self.listeners, ending))
+        sent = max(0, choice.sent - choice.resumed_at)
+        return due_at(Pending(choice.pending, choice.since, sent, self.listeners, ending))
 
     def waits(self, now: float) -> bool:
         """Whether its end is on its way, or is not to be tried again yet."""

@@ -31,7 +31,8 @@ class TextStream(Protocol):
 
 
 class Transcript:
-    """Owned by the emitter. `closed` means that the journal has everything, the finish reason included.
+    """Owned by the emitter. `resumed_at` is where this attempt began; `closed` means that the journal has everything, the
+    finish reason included.
 
     `cached_tokens` of the prompt did not have to be computed. Behind journaled ids none: an earlier attempt computed
     the prompt for them, and what this one finds may be just that.
@@ -49,7 +50,7 @@ class Transcript:
         self.ids = list(journaled)
         self.logprobs = list(logprobs)
         self.prompt_logprobs = prompt_logprobs
-        self.sent = len(journaled)
+        self.sent = self.resumed_at = len(journaled)
         self.cached_tokens = 0
         self.since = 0.0
         self.finish_reason: str | None = None

@@ -454,6 +454,18 @@ def test_a_take_that_is_full_length_already_ends_by_length(desk: Desk) -> None:
     assert not isinstance(desk.commands[-1], AddRequest)
 
 
+def test_the_first_token_of_a_second_attempt_goes_at_once(desk: Desk) -> None:
+    job = desk.take()
+    desk.step(job, "ab", 0)
+    desk.queue.release(job.lease)
+    desk.emitter.handle(Drop(job.lease, Why.LEASE_LOST))
+    again = desk.take_again()
+    desk.step(again, "c", 2)
+    assert desk.text(again) == "abc"
+    desk.step(again, "d", 3)
+    assert desk.text(again) == "abc"
+
+
 def test_a_second_attempt_ends_with_the_log_probabilities_of_both(desk: Desk) -> None:
     job = desk.take(logprobs=0)
     desk.step(job, "ab", 0)

@@ -31,8 +31,8 @@ class TextStream(Protocol):
 
 
 class Transcript:
-    """Owned by the emitter. `resumed_at` is where this attempt began; `closed` means that the journal has everything, the
-    finish reason included.
+    """Owned by the emitter. `resumed_at` is where this attempt began; `closed` means that the journal has everything,
+    the finish reason included.
 
     `cached_tokens` of the prompt did not have to be computed. Behind journaled ids none: an earlier attempt computed
     the prompt for them, and what this one finds may be just that.

@@ -149,7 +149,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     "redis-url": { type: "string", default: process.env.HEADRACE_REDIS__URL ?? "redis://127.0.0.1:6379/0" },
-    url: { type: "string", default: process.env.HEADRACE_URL ?? "http://127.0.0.1:8080" },
+    url: { type: "string", default: (process.env.HEADRACE_URL ?? "http://127.0.0.1:8080").split(",")[0] },
     json: { type: "boolean", default: false },
   },
 });

@@ -81,6 +81,8 @@ def _facts(raw: Mapping[str, Any]) -> dict[str, str]:
         facts["tokens"] = f"{usage['prompt_tokens']} in, {usage['completion_tokens']} out"
     facts |= {f"  {key}": str(value) for key, value in (raw.get("metadata") or {}).items()}
     facts |= {name: raw[name] for name in _RELATED if raw.get(name)}
+    if digests := raw.get("digests"):
+        facts["digests"] = ", ".join(digests)
     if error := raw.get("error"):
         facts["error"] = f"{error['code']}: {error['message']}"
     return facts

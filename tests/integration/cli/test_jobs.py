@@ -112,3 +112,6 @@ def test_a_replay_is_the_same(url: str, job: str) -> None:
     with Client(url) as client:
         shown = client.fetch(said["replay"]).raw
     assert (shown["replay_of"], shown["metadata"]) == (job, {"who": "me", "replay_of": job})
+    lines = run("jobs", "show", said["replay"], "--url", url).out.splitlines()
+    assert ["replay_of", job] in [line.split() for line in lines]
+    assert ["digests", "fake"] in [line.split() for line in lines]

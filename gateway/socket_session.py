@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gateway.errors import ClientGone, stopping
 from gateway.event_stream import SEND_TIMEOUT_S
 from gateway.lookup import cursor_of, expired, find
+from gateway.patience import patience
 from gateway.reader import text_streams
 from gateway.services import Services
 from headrace.cancelling import end_tasks
@@ -93,11 +94,13 @@ class SocketSession:
         cursor = cursor_of(self._websocket.query_params.get("cursor"), job)
         new_stream = await text_streams(self._services, job)
         try:
-            async with self._services.relay.follow(job, cursor, new_stream) as road:
+            async with self._services.relay.follow(job, cursor, new_stream) as road, patience(SEND_TIMEOUT_S) as watch:
                 while not road.ended:
                     event = await road.next(_LOOK_S)
                     if event is not None:
-                        await self._send({**to_json(event), "cursor": str(road.cursor)})
+                        watch.begin()
+                        await self._write({**to_json(event), "cursor": str(road.cursor)})
+                        watch.end()
         except JournalExpired as error:
             raise expired(job, error) from None
         return DONE, "the job has ended"
@@ -144,11 +147,14 @@ class SocketSession:
             raise InvalidRequest("The message is not valid JSON.", next_step='Send {"type":"ping"}.') from None
 
     async def _send(self, message: dict[str, Any]) -> None:
+        async with patience(SEND_TIMEOUT_S) as watch:
+            watch.begin()
+            await self._write(message)
+
+    async def _write(self, message: dict[str, Any]) -> None:
         try:
-            async with asyncio.timeout(SEND_TIMEOUT_S), self._sending:
+            async with self._sending:
                 await self._websocket.send_text(orjson.dumps(message).decode())
-        except TimeoutError:
-            raise ClientGone from None
         except RuntimeError as error:  # Starlette's word for a connection that is closed
             raise ClientGone from error
 

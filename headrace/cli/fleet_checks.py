@@ -16,6 +16,8 @@ from headrace.supervisor.redis_server import embedded_url
 
 _WAIT_S = 2.0
 _SKEW_MS = 1_000
+_NODE, _NODE_BYTES = "stream-node-max-bytes", 1_024
+_OPTIONS = ("appendfsync", _NODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def redis(url: str, data_dir: Path) -> list[Finding]:
         if url:
             return [failed("redis", error)]
         return [Finding("redis", State.OK, "No `headrace up` runs in the data folder now; it starts one.")]
-    return [store(asked.info), clock(asked.skew_ms)]
+    return [store(asked.info), *journals(asked.info), clock(asked.skew_ms)]
 
 
 def store(info: Mapping[str, Any]) -> Finding:
@@ -52,6 +54,17 @@ def store(info: Mapping[str, Any]) -> Finding:
         return Finding("redis", State.WARN, f"{version}, but no append-only file: a restart loses every job.", step)
     meaning = {"always": "what is accepted is on disk", "everysec": "a killed Redis may lose the last second"}
     return Finding("redis", State.OK, f"{version}, appendfsync {fsync} ({meaning.get(fsync, 'ask who runs it')}).")
+
+
+def journals(info: Mapping[str, Any]) -> list[Finding]:
+    """Nothing, unless its streams are said to have larger nodes than the embedded server's."""
+    node_bytes = int(info.get(_NODE, 0))
+    if node_bytes <= _NODE_BYTES:
+        return []
+    message = f"Redis gives every journal {node_bytes:,} bytes at once; those of short answers take up to three times"
+    message += f" the memory that they take with {_NODE_BYTES:,}."
+    step = f"Run `redis-cli config set {_NODE} {_NODE_BYTES}`, and put it into its configuration."
+    return [Finding("journals", State.WARN, message, step)]
 
 
 def clock(skew_ms: int) -> Finding:
@@ -121,7 +134,7 @@ def _config(client: Any) -> dict[str, Any]:
     """CONFIG, where we may ask: hosted ones refuse."""
     try:
         with store_errors():
-            return {"appendfsync": client.config_get("appendfsync").get("appendfsync", "unknown")}
+            return {name: value for option in _OPTIONS for name, value in client.config_get(option).items()}
     except Exception:  # noqa: BLE001 - a refusal of any kind means that it is not told
         return {}
 

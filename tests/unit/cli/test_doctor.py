@@ -90,6 +90,14 @@ def test_stores(info: dict[str, object], state: State, word: str) -> None:
     assert word in finding.message
 
 
+def test_journals() -> None:
+    assert fleet_checks.journals({}) == []
+    assert fleet_checks.journals({"stream-node-max-bytes": "1024"}) == []
+    [found] = fleet_checks.journals({"stream-node-max-bytes": "4096"})
+    assert found.state is State.WARN
+    assert "config set stream-node-max-bytes 1024" in found.next_step
+
+
 def test_clocks() -> None:
     assert fleet_checks.clock(-900).state is State.OK
     assert "1.5 s ahead of" in fleet_checks.clock(1500).message

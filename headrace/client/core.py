@@ -20,18 +20,20 @@ Chat = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request; `path` starts behind the gateway's address. Its answer may take `wait_s` longer than others."""
+    """One HTTP request; `path` starts behind the gateway's address. Its answer may take `wait_s` longer than others.
+    `idempotent` marks a POST that may be said twice without an idempotency key."""
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Mapping[str, Any] | None = None
     wait_s: float = 0.0
+    idempotent: bool = False
 
     @property
     def repeatable(self) -> bool:
         """Whether saying it twice does no more than saying it once."""
-        return self.method != "POST" or IDEMPOTENCY_KEY in self.headers
+        return self.idempotent or self.method != "POST" or IDEMPOTENCY_KEY in self.headers
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,9 @@ class Walk:
             return self._pace.next_at - now
         if self._left is not None:
             count = min(count, self._left)
-        return core.Call("POST", f"/v1/dlq/{self._verb}", json=self._body(count), wait_s=_PATIENCE_S)
+        # With a limit, a repeat of one that was heard would go beyond it.
+        body, without_limit = self._body(count), self._left is None
+        return core.Call("POST", f"/v1/dlq/{self._verb}", json=body, wait_s=_PATIENCE_S, idempotent=without_limit)
 
     def read(self, reply: core.Reply, now: float) -> list[LetterOutcome]:
         page = core.read_json(reply)

@@ -1,5 +1,6 @@
 """Our clients of Redis on a line that is spoilt: what they say of it, how soon, and that they recover by themselves."""
 
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -16,8 +17,9 @@ from headrace.store.live import LiveHub
 from tests.chaos.faults.conditions import HALF_OPEN, REFUSING, WELL, Conditions
 from tests.chaos.faults.proxy import FaultProxy, proxying
 from tests.redis_server import RedisServer, running_redis
+from workers.inference.doorbell import Doorbell
 
-LIMIT_S = 0.3
+LIMIT_S = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -77,29 +79,30 @@ def test_a_stale_connection_is_replaced_without_a_word(line: FaultProxy) -> None
 
 @pytest.mark.parametrize("before", [WELL, HALF_OPEN], ids=["open", "new"])
 def test_a_server_that_does_not_answer_is_waited_for_once(line: FaultProxy, before: Conditions) -> None:
+    """Nobody waits for two timeouts: there is no second connection on which to wait again."""
+
     async def work() -> None:
         line.set(before)
-        async with connect_async(url(line), socket_timeout_s=LIMIT_S, connect_timeout_s=LIMIT_S) as client:
+        async with connect_async(url(line), socket_timeout_s=LIMIT_S, connect_timeout_s=5.0) as client:
             if before is WELL:
                 await client.ping()
             line.set(HALF_OPEN)
-            began = time.monotonic()
             with pytest.raises(StoreUnavailable), store_errors():
                 await client.ping()
-            assert time.monotonic() - began < 1.9 * LIMIT_S
+            assert line.opened == 1
             line.set(WELL)
             assert await client.ping()
 
     in_gateway(work)
+    line.opened = 0
     line.set(before)
-    with connect(url(line), socket_timeout_s=LIMIT_S, connect_timeout_s=LIMIT_S) as client:
+    with connect(url(line), socket_timeout_s=LIMIT_S, connect_timeout_s=5.0) as client:
         if before is WELL:
             client.ping()
         line.set(HALF_OPEN)
-        began = time.monotonic()
         with pytest.raises(StoreUnavailable), store_errors():
             client.ping()
-        assert time.monotonic() - began < 1.9 * LIMIT_S
+        assert line.opened == 1
         line.set(WELL)
         assert client.ping()
 
@@ -124,6 +127,30 @@ def test_live_events_of_a_line_that_went_deaf_are_heard_again_at_once(line: Faul
                     assert await listener.next(5.0) == Cancelled(7)
 
     in_gateway(work)
+
+
+def test_a_worker_is_rung_again_after_its_line_went_deaf(server: RedisServer, line: FaultProxy) -> None:
+    rung: list[bytes] = []
+    with connect(url(line), socket_timeout_s=LIMIT_S) as client, connect(server.url) as direct:
+        bell = Doorbell(client, {"hr:wake:lane": rung.append}, on_crash=lambda _: None, ping_s=LIMIT_S)
+        bell.start()
+        try:
+            _ring_until_heard(direct, rung)
+            line.set(HALF_OPEN)
+            direct.publish("hr:wake:lane", b"lost")
+            line.set(WELL)
+            rung.clear()
+            _ring_until_heard(direct, rung)
+        finally:
+            bell.stop(5.0)
+
+
+def _ring_until_heard(client: redis.Redis, rung: list[bytes]) -> None:
+    give_up_at = time.monotonic() + 20.0
+    while not rung:
+        assert time.monotonic() < give_up_at, "nobody hears"
+        client.publish("hr:wake:lane", b"here")
+        threading.Event().wait(0.02)
 
 
 @pytest.mark.parametrize("conditions", [REFUSING, Conditions(rubbish=1.0), Conditions(truncated=1.0)])

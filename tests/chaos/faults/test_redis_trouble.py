@@ -1,4 +1,4 @@
-"""Nothing is lost, repeated or different when Redis is cut off, loses its tail or is replaced: the long form in short."""
+"""Nothing is lost, repeated or different when Redis is cut off, loses its tail or is replaced, in short form."""
 
 import pytest
 

@@ -8,7 +8,7 @@ from hypothesis.stateful import initialize, multiple, rule
 
 from headrace.contract.job import Job, JobClass
 from tests.contracts.bench import make_job
-from tests.stateful.ground import LANES, TOKENS, Ground, revisions, seldom
+from tests.stateful.ground import LANES, Ground, revisions, seldom
 
 MOST_JOBS = 10
 
@@ -18,6 +18,7 @@ class Wish:
     """What a client asks for; `again` says that it did not hear the answer and asks once more."""
 
     prompt: int
+    tokens: int
     job_class: JobClass
     tenant: str
     lane: str
@@ -32,7 +33,7 @@ class Wish:
     def job(self) -> Job:
         plain = make_job(
             self.prompt,
-            TOKENS,
+            self.tokens,
             job_class=self.job_class,
             lane=self.lane,
             revision=self.revision,
@@ -46,6 +47,7 @@ class Wish:
 wishes = st.builds(
     Wish,
     prompt=st.integers(1, 60),
+    tokens=st.sampled_from([24] * 5 + [200]),
     job_class=st.sampled_from(JobClass),
     tenant=st.sampled_from(["default", "other"]),
     lane=st.sampled_from((LANES[0], LANES[0], LANES[1])),

@@ -23,8 +23,6 @@ TIMING = Timing()
 
 LANES = ("tiny@stable", "tiny@canary")
 WORKERS = ("w1", "w2", "w3")
-TOKENS = 24
-"""Output of every job, unless it stops before."""
 
 lately = st.sampled_from([True, True, True, False])
 seldom = st.sampled_from([False, False, False, True])

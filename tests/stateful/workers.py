@@ -12,7 +12,7 @@ from headrace.queue.redis import RedisQueue
 from tests.contracts.bench import Bench, RedisBench
 from tests.stateful.claims import Answer, carry_out, judge
 from tests.stateful.clients import Clients
-from tests.stateful.ground import LANES, TOKENS
+from tests.stateful.ground import LANES
 from tests.stateful.model import Grant, Record
 from tests.stateful.store_view import read_store
 
@@ -87,10 +87,10 @@ class Workers(Clients):
         deltas = []
         for choice in choices:
             if record and choice < len(record.choices) and not record.reasons[choice]:
-                have = len(record.choices[choice])
-                end = min(have + length, TOKENS)
+                have, most = len(record.choices[choice]), record.job.request.max_tokens
+                end = min(have + length, most)
                 ids = right_ids(choice, have, end)
-                deltas.append(Delta(0, choice, have, ids, "text", "length" if end == TOKENS else reason))
+                deltas.append(Delta(0, choice, have, ids, "text", "length" if end == most else reason))
         self.write(grant, deltas)
 
     # -- keeping and leaving

@@ -4,12 +4,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from headrace.contract.job import State
 from tests.chaos.doomed_engine import MADNESS
 from tests.chaos.ground import Ground, Place
 
@@ -23,9 +24,11 @@ class Who(StrEnum):
     SWEEPER = "any sweeper"
 
 
-STOPPED: Mapping[Who, tuple[float, float]] = {Who.ENGINE: (1.2, 2.5), Who.GATEWAY: (1.2, 2.5), Who.WORKER: (0.0, 0.2)}
-"""How long somebody is stopped, in leases; a worker until its own have run out, too, and this long at least. Soon after
-that, its jobs are still running elsewhere."""
+STOPPED = (1.2, 2.5)
+"""How long a gateway or an engine is stopped, in leases."""
+
+LONGEST_STOP = 10.0
+"""Of a worker that is stopped until another one goes on with its jobs, in leases."""
 
 
 class Trouble(StrEnum):
@@ -68,6 +71,7 @@ class Drama:
         self._trouble_due = False
         self._continue_at = 0.0
         self._stopped: int | None = None
+        self._missed: tuple[str, ...] = ()
 
     def begin(self) -> None:
         ground, point, dice = self._ground, self.point, self._dice
@@ -87,7 +91,7 @@ class Drama:
         if self._trouble_due and self._held() > 1:
             self._trouble_due = False
             self._make_trouble()
-        if self._stopped is not None and time.monotonic() > self._continue_at and not self._keeps_leases():
+        if self._stopped is not None and (time.monotonic() > self._continue_at or self._runs_elsewhere()):
             self._go_on()
         if self._serial and not self.struck and self._ground.struck(self._files, self._serial):
             self.struck = True
@@ -131,20 +135,25 @@ class Drama:
         self._stopped = engine.pid if engine is not None else self._place.pid
         lease_s = self._ground.settings.queue.lease_ms / 1000
         self._signal(self._stopped, signal.SIGSTOP)
+        leases = self._dice.uniform(*STOPPED)
         if self.point.who is Who.WORKER:
             self._ground.sentence([self._place.engine_sentence], MADNESS, 1)
-        self._continue_at = time.monotonic() + lease_s * self._dice.uniform(*STOPPED[self.point.who])
+            self._missed, leases = self._ground.jobs_of(self._place), LONGEST_STOP
+        self._continue_at = time.monotonic() + lease_s * leases
 
-    def _keeps_leases(self) -> bool:
-        """A worker is held until its last lease is another's: what it has in its hands by then nobody may ever see, and
-        so that it would be seen, its engine goes on meanwhile with wrong tokens."""
-        return self.point.who is Who.WORKER and self._ground.held(self._place) > 0
+    def _runs_elsewhere(self) -> bool:
+        """A stopped worker wakes while others go on with what it had: nobody may ever see what it has in its hands by
+        then, and so that it would be seen, its engine has gone on meanwhile with wrong tokens."""
+        if not self._missed or self._ground.held(self._place):
+            return False
+        jobs = [self._ground.queue.get(job_id) for job_id in self._missed]
+        return any(job is not None and job.state is State.RUNNING for job in jobs)
 
     def _go_on(self) -> None:
         if self._stopped is not None:
             self._ground.acquit([self._place.engine_sentence])
             self._signal(self._stopped, signal.SIGCONT)
-            self._stopped, self.struck = None, True
+            self._stopped, self._missed, self.struck = None, (), True
 
     @staticmethod
     def _signal(pid: int, number: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -155,7 +156,12 @@ class Ground:
 
     def held(self, place: Place) -> int:
         """Jobs that the store thinks this worker holds."""
-        return int(self.client.scard(f"hr:held:{place.worker}"))
+        return len(self.jobs_of(place))
+
+    def jobs_of(self, place: Place) -> tuple[str, ...]:
+        """Their ids."""
+        held: Any = self.client.smembers(f"hr:held:{place.worker}")
+        return tuple(job_id.decode() for job_id in held)
 
     def whole(self) -> bool:
         """Whether every worker is ready and idle, and every gateway answers."""

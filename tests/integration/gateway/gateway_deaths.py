@@ -35,10 +35,11 @@ LIMIT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one kill did. `begun` streams had seen a token by then, and `cut` of them had not ended."""
+    """What one kill did. It came when the streams together had seen so many tokens; `begun` of them had seen some, and
+    `cut` of those had not ended."""
 
     number: int
-    killed_after_s: float
+    killed_after: int
     begun: int
     cut: int
     tokens: int
@@ -62,6 +63,10 @@ class Reader:
     def undisturbed(self) -> list[int]:
         request = AddRequest("", tuple(self.prompt.encode()), Sampling(seed=self.seed), 0, self.tokens)
         return [token_at(request, offset) for offset in range(self.tokens)]
+
+    @property
+    def seen(self) -> int:
+        return sum(len(event.token_ids) for event in self.events if isinstance(event, Delta))
 
     @property
     def ended(self) -> bool:
@@ -111,14 +116,14 @@ async def waiting(client: AsyncClient, reader: Reader, number: int, mark: str) -
     reader.text = (await job.wait(timeout=LIMIT_S)).text
 
 
-async def one_round(fleet: Fleet, number: int, latest_s: float, dice: random.Random) -> Round:
+async def one_round(fleet: Fleet, number: int, dice: random.Random) -> Round:
     mark = f"round {number} {dice.random()}"
-    killed_after_s = dice.uniform(0.0, latest_s)
     async with doomed(fleet.redis_url) as gateway, AsyncClient([gateway.url, fleet.url]) as client:
         streams = [Reader(n, mark) for n in range(BY_SDK + BY_HAND)]
         waiters = [Reader(n, mark) for n in range(BY_SDK + BY_HAND, BY_SDK + BY_HAND + WAITING)]
         began = time.monotonic()
-        killing = asyncio.create_task(_kill(gateway, killed_after_s, streams))
+        killed_after = dice.choice([0, dice.randrange(sum(reader.tokens for reader in streams) * 4 // 5)])
+        killing = asyncio.create_task(_kill(gateway, killed_after, dice.uniform(0.0, 0.5), streams))
         async with asyncio.timeout(LIMIT_S):
             outcomes = await asyncio.gather(
                 *(by_sdk(client, reader, mark) for reader in streams[:BY_SDK]),
@@ -134,24 +139,26 @@ async def one_round(fleet: Fleet, number: int, latest_s: float, dice: random.Ran
     if len(jobs) != len(streams) + len(waiters):
         faults.append(f"{len(jobs)} jobs of {len(streams) + len(waiters)} submits")
     tokens = sum(reader.tokens for reader in streams + waiters)
-    return Round(
-        number, round(killed_after_s, 3), begun, cut, tokens, tuple(faults), round(time.monotonic() - began, 2)
-    )
+    return Round(number, killed_after, begun, cut, tokens, tuple(faults), round(time.monotonic() - began, 2))
 
 
-async def _kill(gateway: DoomedGateway, after_s: float, streams: list[Reader]) -> tuple[int, int]:
-    await asyncio.sleep(after_s)
+async def _kill(gateway: DoomedGateway, tokens: int, seconds: float, streams: list[Reader]) -> tuple[int, int]:
+    """After so many tokens; if there need to be none, after a part of a second, while jobs are submitted."""
+    if tokens == 0:
+        await asyncio.sleep(seconds)
+    while sum(reader.seen for reader in streams) < tokens:
+        await asyncio.sleep(0.01)
     gateway.kill()
-    begun = [reader for reader in streams if any(isinstance(event, Delta) for event in reader.events)]
+    begun = [reader for reader in streams if reader.seen]
     return len(begun), sum(not reader.ended for reader in begun)
 
 
-async def rounds(count: int, latest_s: float, seed: int) -> bool:
+async def rounds(count: int, seed: int) -> bool:
     """Whether all went well."""
     dice, well = random.Random(seed), True
     with tempfile.TemporaryDirectory(prefix="hr-") as folder, running(Path(folder), model="fake:speed=100") as fleet:
         for number in range(count):
-            done = await one_round(fleet, number, latest_s, dice)
+            done = await one_round(fleet, number, dice)
             well = well and not done.faults
             sys.stdout.write(json.dumps(asdict(done)) + "\n")
             sys.stdout.flush()
@@ -161,10 +168,9 @@ async def rounds(count: int, latest_s: float, seed: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--latest", type=float, default=2.0, help="most seconds before the kill")
     parser.add_argument("--seed", type=int, default=1)
     flags = parser.parse_args()
-    return 0 if asyncio.run(rounds(flags.rounds, flags.latest, flags.seed)) else 1
+    return 0 if asyncio.run(rounds(flags.rounds, flags.seed)) else 1
 
 
 if __name__ == "__main__":

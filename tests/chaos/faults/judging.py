@@ -17,11 +17,9 @@ from headrace.contract.job import State
 from headrace.queue.verbs import job_from_flat
 from headrace.store import keys
 from headrace.store.journal import Journal
-from tests.chaos.faults.load import Answer, Asked, Load
+from tests.chaos.faults.load import GONE, Answer, Asked, Load
 from workers.inference.fake_engine import token_at
 from workers.inference.messages import AddRequest
-
-GONE = frozenset({"job_not_found", "journal_expired"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The clients of a fleet in trouble: they submit, follow, look and ask for its health, and write down what they saw.
 
 They behave as clients should: each submit has an idempotency key and is repeated after a 503; a stream that was cut is
-taken up again at its cursor. Knows HTTP, not what is right.
+taken up again at its cursor; a job that is gone is submitted again. Knows HTTP, not what is right.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from tests.chaos.faults.fleet import MODEL, Times
 FLOWING = 8
 """Tokens of each long stream before the trouble begins."""
 
+GONE = frozenset({"job_not_found", "journal_expired"})
 _TERMINAL = frozenset({"completed", "failed", "cancelled", "expired"})
 _AGAIN_S = 0.1
 _MOST_TRIES_S = 60.0
@@ -78,6 +79,7 @@ class Load:
         self._limit_s = 3 * times.timeout_s + 5.0
         self._submitting = True
         self._tasks: set[asyncio.Task[None]] = set()
+        self._alive = 0  # clients that still wait for something
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="load", daemon=True)
 
@@ -103,7 +105,7 @@ class Load:
 
     def over(self) -> bool:
         """Whether every client has what it is going to get."""
-        return not self._submitting and all(asked.over for asked in self.asked)
+        return not self._submitting and not self._alive
 
     def _call(self, work: Awaitable[None]) -> None:
         async def run() -> None:
@@ -119,7 +121,7 @@ class Load:
         timeout = httpx2.Timeout(self._limit_s, read=self._limit_s)
         self._http = httpx2.AsyncClient(base_url=self._url, timeout=timeout, limits=limits)
         for number in range(self._times.streams):
-            self._start(self._live(self._new(number, long=True)))
+            self._begin_life(self._new(number, long=True))
         self._start(self._trickle())
         for path in ("/health/ready", "/health/live"):
             self._start(self._watch(path, lambda path=path: path))  # type: ignore[misc]
@@ -148,18 +150,28 @@ class Load:
         """Short jobs, all the while."""
         number = self._times.streams
         while self._submitting:
-            self._start(self._live(self._new(number, long=False)))
+            self._begin_life(self._new(number, long=False))
             number += 1
             await asyncio.sleep(self._times.trouble_s / 25 * (0.5 + self._dice.random()))
+
+    def _begin_life(self, asked: Asked) -> None:
+        self._alive += 1
+        self._start(self._live(asked))
 
     async def _live(self, asked: Asked) -> None:
         try:
             await self._submit(asked)
             if asked.accepted:
                 await self._follow(asked)
+            if asked.over in GONE:
+                again = Asked(asked.key, asked.prompt, asked.seed, asked.max_tokens, long=False)
+                self.asked.append(again)
+                self._begin_life(again)
         except Exception as error:  # noqa: BLE001 - whatever it is, the judge must hear of it
             asked.faults.append(f"its client failed: {error!r}")
             asked.over = asked.over or "client_failed"
+        finally:
+            self._alive -= 1
 
     async def _submit(self, asked: Asked) -> None:
         body = {
@@ -216,7 +228,7 @@ class Load:
                 fields = dict(line.split(b": ", 1) for line in lines)
                 event = orjson.loads(fields[b"data"])
                 if fields.get(b"event") == b"error":
-                    if event["error"]["code"] in ("job_not_found", "journal_expired"):
+                    if event["error"]["code"] in GONE:
                         asked.over = event["error"]["code"]
                     continue
                 cursor = fields[b"id"].decode()

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import sys
 from pathlib import Path
 
@@ -38,9 +39,11 @@ async def _serve(settings: Settings) -> None:
     listener = bind(settings.gateway.host, settings.gateway.port)
     closing = asyncio.Event()
     async with open_services(settings, closing) as services:
+        app = build_app(services)
+        gc.freeze()  # all this stays as long as we do: a collection that looked at it would only hold up every stream
         host, port = listener.getsockname()[:2]
         _log.info("gateway.listening", host=host, port=port)
-        await Server(build_app(services), closing).serve([listener])
+        await Server(app, closing).serve([listener])
     _log.info("gateway.stopped")
 
 

@@ -29,7 +29,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class _Line:
+class Line:
     """One connection; `due` is None while nothing is asked on it."""
 
     connection: socket.socket
@@ -52,7 +52,7 @@ class Poster:
     def __init__(self, port: int) -> None:
         self._port = port
         self._selector = selectors.DefaultSelector()
-        self._free: list[_Line] = []
+        self._free: list[Line] = []
         self._open = 0
         self.answers: list[Answer] = []
 
@@ -74,19 +74,19 @@ class Poster:
             line.connection.close()
         self._selector.close()
 
-    def _line(self) -> _Line:
+    def _line(self) -> Line:
         if self._free:
             return self._free.pop()
         connection = socket.create_connection(("127.0.0.1", self._port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        line = _Line(connection)
+        line = Line(connection)
         self._selector.register(connection, selectors.EVENT_READ, line)
         self._open += 1
         return line
 
     def _hear(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
-            line: _Line = key.data
+            line: Line = key.data
             data = line.connection.recv(_CHUNK)
             now = time.monotonic()
             if not data:

@@ -11,11 +11,17 @@ LOOK_S = 1.0
 
 
 class Clock(PersistentScheduler):  # type: ignore[misc]
-    """Celery's own, with its file in a folder that need not be there yet."""
+    """Celery's own, with its file in a folder that need not be there yet, and for a time of day that may go back."""
 
     def setup_schedule(self) -> None:
         Path(self.schedule_filename).parent.mkdir(parents=True, exist_ok=True)
         super().setup_schedule()
+
+    def is_due(self, entry: Any) -> Any:
+        """Whether, and how many seconds until the next look. Celery counts from the last ring by the time of day: on a
+        host whose clock was set back by an hour nothing would ring for an hour."""
+        entry.last_run_at = min(entry.last_run_at, entry.default_now())
+        return super().is_due(entry)
 
 
 def end_with_parent(**_: Any) -> None:

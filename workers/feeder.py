@@ -24,6 +24,8 @@ from headrace.store.payloads import Payloads
 from headrace.telemetry import logs
 from workers.inference.served_model import CANNOT_START
 
+THREADS = 8
+
 log = structlog.get_logger(__name__)
 
 
@@ -60,7 +62,8 @@ def make_feeder(settings: Settings) -> Feeder:
     )
     blobs = open_blobs(settings)
     payloads = Payloads(blobs, settings.blobs.threshold_bytes)
-    return Feeder(ledger, FleetJobs(client, settings.queue.timing(), payloads), blobs, settings.ledger)
+    jobs = FleetJobs(client, settings.queue.timing(), payloads)
+    return Feeder(ledger, jobs, blobs, settings.ledger, threads=THREADS)
 
 
 def _settings(arguments: list[str]) -> Settings:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from queue import Empty
@@ -60,7 +61,8 @@ class _Case:
 
 
 class Adopter:
-    """For one thread. `turn` raises StoreUnavailable when Redis or the blob store is away; the next one goes on."""
+    """`turn` is for one thread; with `threads` it looks after so many messages at once, since each waits for blobs. It
+    raises StoreUnavailable when Redis or the blob store is away; the next one goes on."""
 
     def __init__(
         self,
@@ -69,7 +71,9 @@ class Adopter:
         news: News,
         verdicts: Verdicts,
         clock: Callable[[], float] = time.monotonic,
+        threads: int = 1,
     ) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="adopter") if threads > 1 else None
         self._jobs = jobs
         self._blobs = blobs
         self._marks = DoneMarks(blobs)
@@ -83,20 +87,49 @@ class Adopter:
         self._hear()
         self._read()
         states = self._jobs.states([case.message.job_id for case in self._cases.values()])
-        for receipt, case in list(self._cases.items()):
+        due = [
+            (case, state)
+            for case in list(self._cases.values())
+            if next_of(state := states.get(case.message.job_id)) is not Next.HOLD
+        ]
+        if self._threads is None:
+            for case, state in due:
+                self._try(case, state)
+            return
+        away: list[StoreUnavailable] = []
+
+        def try_unless_away(case: _Case, state: State | None) -> None:
+            """A store that is away is waited for once, not once for each."""
             try:
-                self._step(case, states.get(case.message.job_id))
-            except StoreUnavailable:
-                # The next turn begins with the others: what is wrong may be wrong with this one only.
-                self._cases[receipt] = self._cases.pop(receipt)
-                raise
-            except MessageUnreadable as error:
-                self._park(case.delivery, error)
-            except Exception:
-                # Whatever it was, the others go on. This one is held, unseen, until it is handed over: then it is tried
-                # again.
-                log.exception("ledger message set aside", job=case.message.job_id)
-                self._cases.pop(receipt, None)
+                if not away:
+                    self._try(case, state)
+            except StoreUnavailable as error:
+                away.append(error)
+
+        for done in [self._threads.submit(try_unless_away, case, state) for case, state in due]:
+            done.result()
+        if away:
+            raise away[0]
+
+    def _try(self, case: _Case, state: State | None) -> None:
+        try:
+            self._step(case, state)
+        except StoreUnavailable:
+            # The next turn begins with the others: what is wrong may be wrong with this one only.
+            self._cases[case.delivery.receipt] = self._cases.pop(case.delivery.receipt)
+            raise
+        except MessageUnreadable as error:
+            self._park(case.delivery, error)
+        except Exception:
+            # Whatever it was, the others go on. This one is held, unseen, until it is handed over: then it is tried
+            # again.
+            log.exception("ledger message set aside", job=case.message.job_id)
+            self._cases.pop(case.delivery.receipt, None)
+
+    def close(self) -> None:
+        """Waits for nothing that is under way."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _hear(self) -> None:
         try:
@@ -127,7 +160,7 @@ class Adopter:
                 self._say(case, Verdict.ACK)
             case Next.LOOK | Next.QUEUE as what:
                 self._adopt(case, lost=what is Next.LOOK)
-            case Next.HOLD:
+            case _:
                 pass
 
     def _adopt(self, case: _Case, *, lost: bool) -> None:

@@ -31,12 +31,15 @@ log = structlog.get_logger(__name__)
 class Feeder:
     """`run` until `stop` is set. The halves may be turned by hand instead, from one thread."""
 
-    def __init__(self, ledger: Ledger, jobs: FleetJobs, blobs: BlobStore, settings: LedgerSettings) -> None:
+    def __init__(
+        self, ledger: Ledger, jobs: FleetJobs, blobs: BlobStore, settings: LedgerSettings, *, threads: int = 1
+    ) -> None:
+        """`threads` see to messages at once; see `Adopter`."""
         news: News = SimpleQueue()
         verdicts: Verdicts = SimpleQueue()
         self.stop = threading.Event()
         self.holder = Holder(ledger, settings.window, news, verdicts)
-        self.adopter = Adopter(jobs, blobs, news, verdicts)
+        self.adopter = Adopter(jobs, blobs, news, verdicts, threads=threads)
         self.republisher = Republisher(jobs, ledger, blobs, settings.accepted_s)
         self._ledger = ledger
         self._settings = settings
@@ -65,6 +68,7 @@ class Feeder:
                 self.holder.give_all_back()
             self._ledger.close()
         store_side.join(JOIN_S)
+        self.adopter.close()
 
     def _face_broker(self) -> None:
         outage = _Outage("ledger")
@@ -94,7 +98,8 @@ class Feeder:
             except StoreUnavailable as error:
                 outage.say(error)
             except Exception:
-                log.exception("feeder turn failed", side="store")
+                if not self.stop.is_set():  # else it was cut off on purpose
+                    log.exception("feeder turn failed", side="store")
             self.stop.wait(self._settings.look_s)
 
 

@@ -1,6 +1,8 @@
 """What is decided without a broker: what is due of a message, what it needs next, which blobs go."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,13 @@ def test_a_sweep_of_what_has_outlived_every_message(client: redis.Redis, blobs: 
     assert sweep_outlived(blobs, client, now, kept_ms) == 0
     assert sweep_outlived(blobs, client, now + kept_ms + 60_000, kept_ms) == 4
     assert [blob.key for blob in blobs.listing()] == [f"ledger/{living}"]
+
+
+def test_without_a_ledger_nobody_loads_a_broker() -> None:
+    """Neither a gateway nor a feeder that has not opened one: both libraries are an extra."""
+    said = "import sys, gateway.services, workers.feeder; print(sorted({'boto3', 'kombu'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip() == "[]"
 
 
 def test_the_first_ending_stands(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from headrace.cli.options import ApiKey, AsJson, JobId, Url, connect
 from headrace.cli.replay_report import INCOMPARABLE, NAMES, Report
 from headrace.client import Client, JobHandle, JobView
 from headrace.client.comparison import Said, compare, from_events, from_result
+from headrace.client.waiting import Polling
 from headrace.contract.errors import HeadraceError, InvalidRequest, JournalExpired
 from headrace.contract.events import Delta, Event
 from headrace.contract.job import State
 
-_LOOK_S = 0.2
 _WAITING = (State.ACCEPTED, State.QUEUED)
 
 
@@ -97,14 +97,14 @@ def _said_by(client: Client, view: JobView) -> tuple[Said, ...]:
 
 def _missing(client: Client, handle: JobHandle, wait_s: float) -> str:
     """Wait until somebody has taken it; or why nobody will, once no worker that may was seen for so long."""
-    give_up_at = time.monotonic() + wait_s
+    give_up_at, polling = time.monotonic() + wait_s, Polling(handle.id, None, time.monotonic())
     while (view := handle.refresh()).state in _WAITING:
         wanted, workers = view.raw.get("digest_wanted"), _workers_for(client, view)
         if any(wanted in (None, each["digest"]) for each in workers):
             give_up_at = time.monotonic() + wait_s  # it is there, and has much to do
         elif time.monotonic() >= give_up_at:
             return _nobody(wanted, workers)
-        time.sleep(_LOOK_S)
+        time.sleep(polling.pause(time.monotonic()))
     return ""
 
 

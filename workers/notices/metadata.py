@@ -28,12 +28,16 @@ class MetadataServer:
     """Each call is a connection of its own: they are seconds apart. Raises SetupError for what is no address."""
 
     def __init__(self, url: str = "", timeout_s: float = TIMEOUT_S) -> None:
-        parts = urlsplit(url or LINK_LOCAL)
-        if parts.scheme != "http" or not parts.hostname:
+        try:
+            parts = urlsplit(url or LINK_LOCAL)
+            host, port = parts.hostname, parts.port or 80
+        except ValueError:
+            host, port = None, 0
+        if host is None or parts.scheme != "http":
             raise SetupError(
                 f"{url!r} is no metadata server.", next_step=f"Give one like {LINK_LOCAL}, or leave it out."
             )
-        self._host, self._port = parts.hostname, parts.port or 80
+        self._host, self._port = host, port
         self._timeout_s = timeout_s
 
     def ask(self, path: str, headers: Mapping[str, str], *, method: str = "GET", wait_s: float = 0.0) -> Answer:

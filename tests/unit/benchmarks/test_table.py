@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks import results, table
-from benchmarks.figures import Figure, seconds, share, times
+from benchmarks.figures import Figure, percentile, seconds, share, spread, times
 
 
 def comparison() -> dict[str, Any]:
@@ -40,6 +40,13 @@ def test_a_comparison_shows_speeds_ratios_gaps_and_failures() -> None:
     ]
     assert "vLLM: no wheel for this machine" in lines
     assert "bench, n1: died" in lines
+
+
+def test_what_is_promised_of_nearly_all_shows_the_worst_too() -> None:
+    values = [float(number) for number in range(1, 101)]
+    assert [percentile(values, share) for share in (0, 50, 99, 100)] == [1.0, 50.0, 99.0, 100.0]
+    assert percentile([3.0], 99) == 3.0
+    assert spread("kill", values[:2]).shown == "p50 1.00 s, p99 2.00 s, max 2.00 s"
 
 
 def test_figures_show_medians_beside_their_bars() -> None:

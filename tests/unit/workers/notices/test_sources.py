@@ -54,7 +54,9 @@ def test_whatever_a_server_does_is_no_answer(
         source.poll()
 
 
-@pytest.mark.parametrize("url", ["https://169.254.169.254", "169.254.169.254", "http://", "ftp://x"])
+@pytest.mark.parametrize(
+    "url", ["https://169.254.169.254", "169.254.169.254", "http://", "ftp://x", "http://[", "http://x:y"]
+)
 def test_an_address_that_is_none_is_refused_at_the_start(url: str) -> None:
     with pytest.raises(SetupError, match="no metadata server"):
         MetadataServer(url)

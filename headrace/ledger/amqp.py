@@ -241,6 +241,8 @@ class AmqpLedger:
             self._url,
             heartbeat=heartbeat_s,
             connect_timeout=limit_s,
+            # Named, so that it is compared with the certificate: None stands for the host of the URL.
+            ssl={"server_hostname": None} if self._url.startswith("amqps") else False,
             transport_options={"confirm_publish": True, "read_timeout": limit_s, "write_timeout": limit_s},
         )
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)

@@ -6,7 +6,6 @@ Knows which half runs in which thread, and what to do while one side is away: wa
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
 
 import structlog
@@ -64,11 +63,18 @@ class Feeder:
             self._face_broker()
         finally:
             self.stop.set()
-            with suppress(LedgerUnavailable):  # it will find out by itself
-                self.holder.give_all_back()
-            self._ledger.close()
+            self._leave()
         store_side.join(JOIN_S)
         self.adopter.close()
+
+    def _leave(self) -> None:
+        try:
+            self.holder.give_all_back()
+        except LedgerUnavailable:
+            pass  # a broker that is away finds out by itself
+        except Exception:
+            log.exception("feeder could not give back", messages=self.holder.held)
+        self._ledger.close()
 
     def _face_broker(self) -> None:
         outage = _Outage("ledger")

@@ -19,8 +19,8 @@ from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from benchmarks.machine import commit, machine, today
 from tests.chaos import orders, rounds
 from tests.chaos.drama import Point, Trouble, Who
 from tests.chaos.ground import LEASE_MS, Ground, running
@@ -205,10 +205,10 @@ def try_points(points: Iterable[Point], sitting: Sitting, processes: int) -> Ite
         yield from pool.map(partial(try_point, sitting=sitting), points)
 
 
-def _results(lines: Sequence[Line], sitting: Sitting) -> dict[str, Any]:
-    from benchmarks.machine import commit, machine, today
-
-    return {
+def _write(folder: Path, lines: Sequence[Line], sitting: Sitting) -> None:
+    """What is known so far: hours of it should not be lost with whatever ends the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {
         "date": today(),
         "commit": commit(),
         "machine": machine(),
@@ -216,6 +216,8 @@ def _results(lines: Sequence[Line], sitting: Sitting) -> dict[str, Any]:
         "seeds": [sitting.seeds.start, sitting.seeds.stop],
         "points": [asdict(line) for line in lines],
     }
+    file = folder / f"chaos-{'real' if sitting.real else 'fake'}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -246,11 +248,9 @@ def main() -> int:
         lines.append(line)
         sys.stdout.write(f"{line.text()}{'' if line.good else '  <--'}\n")
         sys.stdout.flush()
+        if given.output:
+            _write(given.output, lines, sitting)
     sys.stdout.write(f"{sum(line.rounds for line in lines)} rounds in {time.monotonic() - began:.0f} s\n")
-    if given.output:
-        given.output.mkdir(parents=True, exist_ok=True)
-        file = given.output / f"chaos-{'real' if given.real else 'fake'}.json"
-        file.write_text(json.dumps(_results(lines, sitting), indent=1) + "\n")
     return 0 if all(line.good for line in lines) else 1
 
 

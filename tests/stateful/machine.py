@@ -30,6 +30,32 @@ class AnyOrder(Workers):
         among = (fresh and self.living()) or self.known
         return among[number % len(among)]
 
+    def end_everything(self) -> None:
+        """Whatever has happened, those who hold a lease then and those who have lost one try all that rules 1, 2 and 4
+        are about."""
+        self.claim_all(WORKERS[0])
+        for grant in self.living()[:2]:
+            self.get_on(grant, 3)
+            self.try_what_is_wrong(grant)
+            self.get_on(grant, 200)
+            self.finish(grant, short=True)
+            self.finish(grant, again=True)
+        for grant in self.known[-3:]:
+            self.get_on(grant, 1)
+            self.release(grant)
+        super().end_everything()
+
+    def try_what_is_wrong(self, grant: Grant) -> None:
+        have = len(self.model.records[grant.job_id].choices[0])
+        for start, stop, reason in ((-2, 0, None), (-1, 0, "stop"), (-1, 1, None), (1, 2, None)):
+            at = max(0, have + start)
+            ids = right_ids(0, at, have + stop)
+            self.write(grant, [Delta(0, 0, at, ids, "text", reason)])
+            self.write(grant, [Delta(0, 0, at, (*ids[:-1], 7), "text")])
+            have = len(self.model.records[grant.job_id].choices[0])
+        for epoch_off in (0, 1):
+            self.forge(grant, epoch_off)
+
     # -- shifts
 
     @rule(worker=workers, lengths=st.lists(st.sampled_from([1, 7, 16, 24, 200]), max_size=3), digest=digests)

@@ -79,7 +79,7 @@ def hold(fleet: Fleet, processes: Processes, who: str, lease_ms: int, hold_s: fl
         for job, prompt in zip(jobs, prompts, strict=True):
             assert fleet.queue.release(job.lease).outcome is Outcome.OK
             ended = fleet.ended(job.id)
-            assert (ended.state, ended.attempt, ended.retries) == (State.SUCCEEDED, 3, 0)
+            assert (ended.state, ended.retries, ended.attempt >= 3) == (State.SUCCEEDED, 0, True)
             assert fleet.token_ids(job.id) == expected(prompt, TOKENS)
         return Held(before, after, _left(_beat(fleet)))
 

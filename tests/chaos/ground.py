@@ -30,7 +30,7 @@ from tests.chaos.reading import Reader
 from tests.redis_server import RedisServer
 
 TAG = "chaos"
-START_S = 60.0
+START_S = 180.0
 LEASE_MS = 600
 MEMORY = Path("/dev/shm")
 

@@ -23,7 +23,8 @@ from headrace.store.journal import AsyncJournal
 from headrace.store.live import LiveHub
 from headrace.store.payloads import open_payloads
 from headrace.store.probe import StoreProbe
-from headrace.submission.submit import Submitter
+from headrace.submission.replicated import ReplicatedQueue
+from headrace.submission.submit import AsyncQueue, Submitter
 from headrace.telemetry.tracing import Tracing, open_tracing
 
 TRACES_S = 1.0
@@ -81,7 +82,11 @@ async def open_services(
     except ValueError as error:
         raise SetupError(f"The Redis URL {settings.redis.url!r} cannot be used: {error}", param="redis.url") from None
     queue = open_queue(client, settings.queue.timing(), payloads=payloads)
-    door = PublishingQueue(queue, payloads, publisher, scheme_of(settings.ledger.url)) if publisher else queue
+    door: AsyncQueue = (
+        PublishingQueue(queue, payloads, publisher, scheme_of(settings.ledger.url)) if publisher else queue
+    )
+    if settings.redis.wait_replicas:
+        door = ReplicatedQueue(door, client, settings.redis.wait_replicas, settings.redis.wait_ms)
     traces = traces or open_tracing(settings.telemetry, "headrace-gateway")
     metrics = GatewayMetrics()
     patience_s = settings.redis.socket_timeout_s

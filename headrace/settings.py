@@ -37,11 +37,21 @@ class PathSettings(Section):
 
 
 class RedisSettings(Section):
-    """An empty `url` means the embedded server of `headrace up`."""
+    """An empty `url` means the embedded server of `headrace up`.
+
+    A job is accepted once `wait_replicas` replicas have it too, and refused when they have not within `wait_ms`."""
 
     url: str = ""
     connect_timeout_s: float = Field(default=5.0, gt=0)
     socket_timeout_s: float = Field(default=5.0, gt=0)
+    wait_replicas: int = Field(default=0, ge=0)
+    wait_ms: int = Field(default=1_000, ge=1)
+
+    @model_validator(mode="after")
+    def _waits_within_a_timeout(self) -> Self:
+        if self.wait_replicas and self.wait_ms >= self.socket_timeout_s * 1000:
+            raise ValueError(f"wait_ms must be less than socket_timeout_s ({self.socket_timeout_s:g} s)")
+        return self
 
 
 class QueueSettings(Section):

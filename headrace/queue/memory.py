@@ -247,8 +247,7 @@ class MemoryQueue:
         if entry.started_digest is None:
             entry.started_digest = job.digest
             return self._write(entry, Started(job.seq + 1, job.attempt, job.owner, job.revision, job.digest))
-        exact = entry.started_digest == job.digest
-        return self._write(entry, Resumed(job.seq + 1, job.attempt, job.owner, job.next_offset, exact))
+        return self._write(entry, Resumed(job.seq + 1, job.attempt, job.owner, job.next_offset, len(digests) == 1))
 
     def _add(self, entry: _Entry, delta: Delta) -> int:
         offsets = list(entry.job.next_offset)

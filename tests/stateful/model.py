@@ -64,7 +64,8 @@ class Record:
     arrived_at: int = 0
     kv_tokens: int = 0
     digest: str = ""
-    first_digest: str = ""
+    begun: bool = False
+    digests: set[str] = field(default_factory=set)
     error: str = ""
     history: list[Remembered] = field(default_factory=list)
     result: tuple[Choice, ...] | None = None
@@ -253,11 +254,12 @@ class Model:
         grant, attempt, job = record.grant, record.attempt, record.job
         assert grant is not None
         record.state = State.RUNNING
-        if record.first_digest:
-            offsets, exact = tuple(map(len, record.choices)), record.first_digest == record.digest
+        record.digests.add(record.digest)
+        if record.begun:
+            offsets, exact = tuple(map(len, record.choices)), len(record.digests) == 1
             record.tell(lambda seq: events.Resumed(seq, attempt, grant.worker, offsets, exact))
         else:
-            record.first_digest = record.digest
+            record.begun = True
             record.tell(lambda seq: events.Started(seq, attempt, grant.worker, job.revision, record.digest))
 
     def _have(self, record: Record, delta: Delta) -> int | None:

@@ -26,19 +26,19 @@ end
 local function begin()
   local a = redis.call('HMGET', key, 'attempt', 'owner', 'revision', 'digest', 'started_digest', 'digests')
   local who = '"attempt":' .. a[1] .. ',"worker":' .. cjson.encode(a[2])
-  seq = seq + 1
-  if a[5] then
-    listeners = write_event(id, seq, 'resumed',
-      who .. ',"offsets":[' .. table.concat(offsets, ',') .. '],"exact":' .. tostring(a[5] == a[4]))
-  else
-    listeners = write_event(id, seq, 'started',
-      who .. ',"revision":' .. cjson.encode(a[3]) .. ',"digest":' .. cjson.encode(a[4]))
-    redis.call('HSET', key, 'started_digest', a[4])
-  end
   local digests = cjson.decode(a[6] or '[]')
   if not contains(digests, a[4]) then
     digests[#digests + 1] = a[4]
     redis.call('HSET', key, 'digests', cjson.encode(digests))
+  end
+  seq = seq + 1
+  if a[5] then
+    listeners = write_event(id, seq, 'resumed',
+      who .. ',"offsets":[' .. table.concat(offsets, ',') .. '],"exact":' .. tostring(#digests == 1))
+  else
+    listeners = write_event(id, seq, 'started',
+      who .. ',"revision":' .. cjson.encode(a[3]) .. ',"digest":' .. cjson.encode(a[4]))
+    redis.call('HSET', key, 'started_digest', a[4])
   end
   redis.call('HSET', key, 'state', 'RUNNING', 'seq', seq)
 end

@@ -65,8 +65,8 @@ class FleetJobs:
         return [job_id.decode() for job_id in found]
 
     def whole(self, job: Job) -> Job:
-        """With its prompt, wherever that lies."""
-        return self._payloads.fetch_prompt(job)
+        """With its prompts, wherever they lie."""
+        return self._payloads.fetch_prompts(job)
 
     def body_hash(self, job: Job) -> str:
         """Of the request that made it, as its idempotency key has it; '' without one."""

@@ -53,7 +53,7 @@ def wall_ms() -> int:
 def write(job: Job, *, body_hash: str = "", deadline_at: int | None = None) -> bytes:
     """The whole message of a job that has not begun, its prompt at hand; its own `deadline_at` is left out. A fallback
     whose prompt lies elsewhere is left out, too: the job is to need nothing but its message."""
-    fallback = None if job.fallback and job.fallback.prompt_ref else job.fallback
+    fallback = replace(job.fallback, prompt_ref="") if job.fallback and job.fallback.request.prompt_ids else None
     fresh = replace(
         job, state=State.ACCEPTED, prompt_ref="", fallback=fallback, deadline_at=None, created_at=None, seq=0
     )

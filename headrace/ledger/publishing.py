@@ -36,7 +36,7 @@ class HoldingQueue(Protocol):
 class PromptShelf(Protocol):
     """Where large prompts lie, awaited."""
 
-    async def fetch_prompt(self, job: Job) -> Job: ...
+    async def fetch_prompts(self, job: Job) -> Job: ...
 
 
 class Publisher:
@@ -117,7 +117,7 @@ class PublishingQueue:
         job = await self._queue.get(job_id)
         if job is None or job.state is not State.ACCEPTED:
             return
-        job = await self._shelf.fetch_prompt(job)
+        job = await self._shelf.fetch_prompts(job)
         await self._publisher.publish(job, body_hash, job.deadline_at)
         left = None if job.deadline_at is None else max(1, job.deadline_at - self._clock())
         await self._queue.accept(replace(job, deadline_at=left), body_hash=body_hash)

@@ -3,13 +3,14 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 
 from headrace.contract.ids import new_job_id
-from headrace.contract.job import State
+from headrace.contract.job import Fallback, State
 from headrace.ledger import message
 from headrace.ledger.adopter import Next, next_of
 from headrace.ledger.base import Delivery, Terms
@@ -82,6 +83,16 @@ def test_a_sweep_of_what_has_outlived_every_message(client: redis.Redis, blobs: 
     assert sweep_outlived(blobs, client, now, kept_ms) == 0
     assert sweep_outlived(blobs, client, now + kept_ms + 60_000, kept_ms) == 4
     assert [blob.key for blob in blobs.listing()] == [f"ledger/{living}"]
+
+
+def test_a_message_holds_a_fallback_if_it_has_all_of_it() -> None:
+    job = make_job()
+    fallback = Fallback("other", "other@stable", "r2", job.request)
+    elsewhere = replace(fallback, prompt_ref="blob:prompts/x.1", request=replace(job.request, prompt_ids=()))
+    for given, kept in ((fallback, fallback), (replace(fallback, prompt_ref="blob:x"), fallback), (elsewhere, None)):
+        read = message.read(message.write(replace(job, fallback=given)))
+        assert read.job is not None
+        assert read.job.fallback == kept
 
 
 def test_without_a_ledger_nobody_loads_a_broker() -> None:

@@ -98,7 +98,7 @@ class _Awaited:
     async def get(self, job_id: str) -> Job | None:
         return cast("Job | None", self._queue.get(job_id))
 
-    async def fetch_prompt(self, job: Job) -> Job:
+    async def fetch_prompts(self, job: Job) -> Job:
         return job
 
 

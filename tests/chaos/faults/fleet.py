@@ -61,7 +61,7 @@ SHORT = Times(
 )
 """The same protocol, five times as fast."""
 
-QUICK = replace(SHORT, timeout_s=1.0, trouble_s=0.8, tokens=110, streams=6, slack_s=8.0)
+QUICK = replace(SHORT, timeout_s=1.0, trouble_s=0.8, tokens=100, streams=6, slack_s=8.0)
 """For a test among others."""
 
 

@@ -1,9 +1,8 @@
 """One round: clients at work, one kind of trouble, and the judgement. Knows the order of things, not what is done."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from headrace.store import keys
 from tests.chaos.faults.append_only import Tail
@@ -35,12 +34,6 @@ class Round:
             f"refused {tally.refused} on again {tally.on_s:.2f} s slowest answer {tally.slowest_s:.2f} s "
             f"{'ok' if self.clean else f'{len(tally.faults)} FAULTS'} ({self.notes})"
         )
-
-    def record(self) -> dict[str, Any]:
-        figures = {
-            key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self.tally).items()
-        }
-        return {"scenario": self.scenario, "seed": self.seed, "seconds": round(self.seconds, 2), **figures}
 
 
 def play(fleet: FaultFleet, scenario: str, seed: int) -> Round:

@@ -1,7 +1,7 @@
 """Every kind of trouble with Redis, with many seeds, by hand: `python -m tests.chaos.faults.run --seeds 20`.
 
-One line a round on standard output, all figures in `benchmarks/results/faults.json`. Exit code 1 when a round had a
-fault; `--only tail-at-byte --seed 17` plays that one round again.
+One line a round on standard output; when all scenarios were played, their figures in `benchmarks/results/faults.json`.
+Exit code 1 when a round had a fault; `--only tail-at-byte --seed 17 --seeds 1` plays that round again.
 """
 
 import argparse
@@ -78,23 +78,24 @@ def summary(done: Sequence[Round]) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.faults.run", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many (default 5)")
-    parser.add_argument("--seed", type=int, help="the first, or with --only the one (default 0)")
-    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="some of the scenarios")
+    parser.add_argument("--seed", type=int, default=0, help="the first (default 0)")
+    parser.add_argument("--only", nargs="+", choices=KINDS, help="some of the scenarios")
     parser.add_argument(
         "--times", choices=TIMES, default="default", help="the protocol's own times, or a fifth of them"
     )
     parser.add_argument("--logs", type=Path, help="a folder for the logs of fleets that had a fault")
-    parser.add_argument("--out", type=Path, default=results.FOLDER / "faults.json")
+    parser.add_argument("--out", type=Path, help="where the figures go, also those of some scenarios")
     given = parser.parse_args()
-    seeds = [given.seed] if given.seed is not None else list(range(given.seeds))
+    seeds = list(range(given.seed, given.seed + given.seeds))
     done: list[Round] = []
-    for each in rounds(given.only, seeds, TIMES[given.times], given.logs):
+    for each in rounds(given.only or list(KINDS), seeds, TIMES[given.times], given.logs):
         done.append(each)
         sys.stdout.write(each.line() + "\n" + "".join(f"    {fault}\n" for fault in each.tally.faults[:20]))
         sys.stdout.flush()
-    flags = {"seeds": seeds, "times": given.times}
-    if given.seed is None:
-        results.write(given.out, {**results.header(Path("fake")), "flags": flags, "scenarios": summary(done)})
+    out = given.out or (None if given.only else results.FOLDER / "faults.json")
+    if out is not None:
+        flags = {"seeds": seeds, "times": given.times}
+        results.write(out, {**results.header(Path("fake")), "flags": flags, "scenarios": summary(done)})
     return 0 if all(each.clean for each in done) else 1
 
 

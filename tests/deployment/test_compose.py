@@ -14,7 +14,7 @@ from gateway.server import GRACE_S
 from headrace.settings import Settings, load
 from tests.deployment.compose import EXAMPLE, FILE, PROFILES, config, examples
 from tests.deployment.dockerfile import ROOT, stages
-from workers.inference.drain import STEP_S
+from workers.inference.drain import ENGINE_S, THREAD_S
 
 DEFAULT = {"redis", "models", "gateway", "worker", "tasks"}
 BESIDES = {
@@ -78,7 +78,7 @@ def test_blobs_and_models_lie_on_volumes_that_all_who_need_them_share(everything
 
 def test_a_stop_leaves_time_to_drain(everything: Mapping[str, Any]) -> None:
     drain_s = Settings().worker.drain_s
-    assert drain_s > STEP_S
+    assert drain_s > ENGINE_S + 2 * THREAD_S
     for name in ("worker", "worker-gpu"):
         assert seconds(everything[name]["stop_grace_period"]) >= drain_s + 5, name
     assert seconds(everything["gateway"]["stop_grace_period"]) >= 2 * GRACE_S

@@ -24,8 +24,8 @@ DRIVERS: Mapping[str, str] = {
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A message that is ours for now. `receipt` names this delivery of it, not the message; `attempts` counts
-    deliveries, this one included, as far as the broker tells. `received_at` is in seconds of the monotonic clock, and
-    never later than the moment from which the broker counts."""
+    deliveries, this one included, as far as the broker tells. `received_at`, in seconds of the
+    monotonic clock, is when the broker was asked, or when the message came by itself."""
 
     body: bytes
     receipt: str

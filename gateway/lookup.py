@@ -1,6 +1,8 @@
 """The job or model that a reader names and the place it wants to read from. Knows ids and cursors as text, not the way
 out."""
 
+from dataclasses import replace
+
 import structlog
 
 from gateway.cursor import Cursor
@@ -8,6 +10,7 @@ from gateway.services import Services
 from headrace.contract.errors import JobNotFound, JournalExpired, ModelNotFound
 from headrace.contract.ids import is_job_id
 from headrace.contract.job import Job
+from headrace.ledger.done import DoneMarks
 
 
 async def find(services: Services, job_id: str) -> Job:
@@ -19,6 +22,21 @@ async def find(services: Services, job_id: str) -> Job:
         )
     structlog.contextvars.bind_contextvars(job=job_id)
     return job
+
+
+async def find_or_done(services: Services, job_id: str) -> Job:
+    """The same for a look at its end: a job of a ledger is known by its mark when Redis has forgotten it. Its prompt is
+    gone, and with it an answer that repeats it."""
+    try:
+        return await find(services, job_id)
+    except JobNotFound:
+        if not services.settings.ledger.url or not is_job_id(job_id):
+            raise
+        mark = await services.payloads.with_blobs(lambda blobs: DoneMarks(blobs).get(job_id))
+        if mark is None:
+            raise
+        structlog.contextvars.bind_contextvars(job=job_id)
+        return replace(mark.job, result_ref="") if mark.job.request.echo else mark.job
 
 
 async def model_of(services: Services, name: str) -> str:

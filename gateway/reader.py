@@ -8,6 +8,8 @@ from headrace.contract.job import Job
 from headrace.openai.projection import Answer
 from headrace.openai.telling import Telling, answers
 from headrace.queue.rules import fallen_back
+from headrace.store import records
+from headrace.store.payloads import is_blob
 from headrace.text.detokenizer import TextStream, whole_text
 
 
@@ -28,6 +30,8 @@ async def telling(services: Services, job: Job, first_index: int = 0) -> Telling
 async def answers_of(services: Services, job: Job) -> list[Answer] | None:
     """Every choice of a job that succeeded; None once its result is no longer kept."""
     choices = await services.journal.result(job.id)
+    if choices is None and is_blob(job.result_ref):  # Redis knows neither job nor result any more
+        choices = records.unpack_result(await services.payloads.fetch_result(job.id, job.result_ref))
     if choices is None:
         return None
     tokenizer = await services.cards.tokenizer(job.revision)

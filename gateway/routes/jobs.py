@@ -10,7 +10,7 @@ from gateway import sse
 from gateway.api_document import json_body, query_parameters
 from gateway.errors import error_response, json_response
 from gateway.event_stream import EventStream
-from gateway.lookup import cursor_of, expired, find, model_of
+from gateway.lookup import cursor_of, expired, find, find_or_done, model_of
 from gateway.prefer import ended_within, preferred_wait
 from gateway.reader import answers_of, text_streams
 from gateway.relay import Road
@@ -55,7 +55,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/{job_id}")
     async def show(job_id: str) -> Response:
         """The job as it stands; `result` once it succeeded, as long as it is kept."""
-        return json_response(await _shown(services, await find(services, job_id)))
+        return json_response(await _shown(services, await find_or_done(services, job_id)))
 
     @routes.delete("/{job_id}")
     async def cancel(job_id: str) -> Response:

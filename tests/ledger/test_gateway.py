@@ -16,6 +16,7 @@ from tests.e2e.fleet import running, wait_until
 from tests.integration.gateway.scripted_worker import MODEL, ScriptedWorker
 from tests.integration.gateway.serving import serving, settings_for
 from tests.ledger.benches import Bench, SqsBench, receive
+from tests.ledger.world import World
 from tests.redis_server import RedisServer
 
 PROMPT = {"model": MODEL, "prompt": "go"}
@@ -67,6 +68,28 @@ def test_without_the_ledger_nothing_is_accepted(bench: Bench, http: httpx2.Clien
     assert again.headers["idempotent-replayed"] == "true"
     assert again.json()["state"] == "queued"
     assert client.zcard("hr:accepted") == 0
+
+
+def test_a_job_that_redis_forgot_is_shown_by_its_mark(
+    sqs_bench: SqsBench, redis_server: RedisServer, client: redis.Redis, worker: ScriptedWorker, blobs: FolderBlobs
+) -> None:
+    settings = settings_for(redis_server.url).model_copy(
+        update={"ledger": sqs_bench.settings(), "blobs": BlobSettings(url=str(blobs.path_of("x").parent))}
+    )
+    world = World(sqs_bench, client, blobs)
+    with serving(settings) as gateway, httpx2.Client(base_url=gateway.url, timeout=20) as http:
+        job_id = http.post("/v1/jobs", json=PROMPT).json()["id"]
+        job = worker.run("Hel", "lo")
+        assert job.id == job_id
+        before = http.get(f"/v1/jobs/{job_id}").json()
+        feeder = world.feeder(sqs_bench.open())
+        world.drive(feeder, lambda: world.acked[job_id] == 1, work=False)
+        client.flushall()
+        assert http.get("/v1/jobs/job_01m84tnh59th1rdh84r7ajc4nr").status_code == 404
+        worker.announce()
+        after = http.get(f"/v1/jobs/{job_id}").json()
+    assert before["result"]["choices"][0]["text"] == "Hello"
+    assert after == before
 
 
 def test_a_fleet_with_a_ledger_survives_the_loss_of_redis(sqs_bench: SqsBench, tmp_path: Path) -> None:

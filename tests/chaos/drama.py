@@ -83,8 +83,11 @@ class Drama:
         if point.trouble is Trouble.RESTART:
             self._signal(self._place.pid, signal.SIGKILL)
 
-    def trouble(self) -> None:
-        """A wave of work begins."""
+    def trouble(self, wave: int) -> None:
+        """A wave of work begins. After two in vain the first such moment will do: a drain, say, that had only one job
+        to give back."""
+        if wave > 1 and self._serial and not self.struck:
+            self._serial = self._ground.sentence(self._files, self.point.moment, 1)
         self._trouble_due = self.point.trouble in (Trouble.DRAIN, Trouble.HOST, Trouble.STOP)
 
     def look(self) -> None:

@@ -80,7 +80,7 @@ async def _through(ground: Ground, dramas: Sequence[Drama], waves: Waves) -> lis
     try:
         for number in range(MOST_WAVES):
             for drama in dramas:
-                drama.trouble()
+                drama.trouble(number)
             served = asyncio.gather(*(customers.serve(order) for order in waves(number)))
             while not served.done():
                 ground.look()

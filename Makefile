@@ -5,16 +5,18 @@ BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
 SOURCES := headrace gateway workers engine kernels tests examples benchmarks docs
 
-.PHONY: need-redis help install lint format type test invariance wake bench bench-cpu bench-gpu kernels demo up docs clean
+.PHONY: need-redis help install lint format type test chaos invariance wake bench bench-delivery bench-cpu bench-gpu kernels demo up docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       documents in, answers out, on an embedded default"
 	@echo "make up         the whole stack in the foreground"
 	@echo "make test       the tests            make lint type   the rest of what CI runs"
+	@echo "make chaos      every process killed at every point, Redis in every trouble: the long form, an hour or two"
 	@echo "make invariance any schedule, same tokens: 1,000 random ones, and some on the real model"
 	@echo "make wake       ten bursts on a fleet that sleeps: first token and back to zero, in time"
 	@echo "make bench-cpu  against OpenVINO, llama.cpp, vLLM, transformers in environments of their own (6 GB, hours)"
+	@echo "make bench-delivery recovery, submit, hand-off, streams, fairness, journal, against their bars: half an hour"
 	@echo "make bench-gpu  on an NVIDIA GPU: its kernels checked, identity proved, speeds against bars, ten minutes"
 	@echo "make kernels    the GPU's kernels compiled for sm_80 and sm_90, without one"
 	@echo "make bench      measurements         make docs        writes docs/03-reference.md from the code"
@@ -56,6 +58,16 @@ test: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
 	$(BIN)/python -m pytest
 
+chaos: need-redis $(VENV)/.dev
+	$(BIN)/headrace models pull $(MODEL)
+	$(BIN)/python -m tests.chaos.points --seeds 50 --output benchmarks/results
+	$(BIN)/python -m tests.chaos.points --real --seeds 5 --output benchmarks/results
+	$(BIN)/python -m tests.chaos.faults.run --seeds 5
+	$(BIN)/python -m tests.chaos.kill --rounds 10
+	$(BIN)/python -m tests.chaos.supervisor
+	$(BIN)/python -m tests.integration.gateway.gateway_deaths --rounds 50
+	$(BIN)/python -m tests.stateful --examples 500
+
 invariance: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
 	$(BIN)/python -m tests.unit.engine.any_schedule --schedules 1000
@@ -86,6 +98,21 @@ bench-cpu: need-redis $(VENV)/.dev
 	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.perplexity --backend cpu
 	$(BIN)/python -m benchmarks.table --tables cpu --update README.md
+	$(BIN)/python -m benchmarks.table --update benchmarks/README.md
+
+bench-delivery: need-redis $(VENV)/.dev
+	$(BIN)/headrace models pull $(MODEL)
+	$(BIN)/python -m benchmarks.recovery
+	$(BIN)/python -m benchmarks.recovery --real
+	$(BIN)/python -m benchmarks.cancel
+	$(BIN)/python -m benchmarks.cancel --real
+	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.handoff
+	$(BIN)/python -m benchmarks.streams
+	$(BIN)/python -m benchmarks.noisy
+	$(BIN)/python -m benchmarks.claims
+	$(BIN)/python -m benchmarks.journal
+	$(BIN)/python -m benchmarks.table --tables delivery --update README.md --mark delivery
 	$(BIN)/python -m benchmarks.table --update benchmarks/README.md
 
 bench-gpu: $(VENV)/.dev

@@ -65,18 +65,17 @@ class Found:
     worst_ms: float
     gateway_ms_per_1000_events: float
     cores: dict[str, float]
-    opening_s: float
     stream_kb: float
 
 
 def follow(pipe: Connection, port: int, requests: Sequence[bytes], heads: bool) -> None:
     """The clients' process: open all, say so, read until told to stop, tell what came when on which stream."""
     readers = Readers(port)
-    began = time.monotonic()
     readers.open(requests)
     if heads:
-        readers.hear_until(lambda: all(stream.head for stream in readers.streams) or time.monotonic() > began + 60)
-    pipe.send(time.monotonic() - began)
+        give_up_at = time.monotonic() + _OPEN_S
+        readers.hear_until(lambda: all(stream.head for stream in readers.streams) or time.monotonic() > give_up_at)
+    pipe.send(readers.refusals())
     readers.hear_until(pipe.poll)
     pipe.recv()
     pipe.send([(stream.job_id, stream.came) for stream in readers.streams])
@@ -106,7 +105,8 @@ def measure(stand: Stand, load: Load) -> Found:
         _warm(stand)
         before = Cost.of(stand.gateway).memory
         with beside(follow, stand.port, requests, bool(ids)) as clients:
-            opening_s = clients.hear()
+            if refusals := clients.hear():
+                raise RuntimeError(f"the gateway refused {len(refusals)} of {load.opened} streams: {refusals[0]!r}")
             _await_all(client, load.opened)
             say(f"{load.opened} streams are open on process {stand.gateway.pid}")
             stream_kb = (Cost.of(stand.gateway).memory - before) / load.opened / 1000
@@ -122,7 +122,7 @@ def measure(stand: Stand, load: Load) -> Found:
             clients.tell()
             came = clients.hear()
     arrived = {job_id or ids[number]: times for number, (job_id, times) in enumerate(came) if job_id or ids}
-    return _found(load, sent, arrived, window, cores, opening_s, stream_kb)
+    return _found(load, sent, arrived, window, cores, stream_kb)
 
 
 def _warm(stand: Stand) -> None:
@@ -159,7 +159,6 @@ def _found(
     arrived: dict[str, list[float]],
     window: tuple[float, float],
     cores: dict[str, float],
-    opening_s: float,
     stream_kb: float,
 ) -> Found:
     """Of the events that were handed to Redis within `window`."""
@@ -185,7 +184,6 @@ def _found(
         worst_ms=round(delays[-1] * 1000, 2),
         gateway_ms_per_1000_events=round(cores["gateway"] / rate * 1_000_000, 1),
         cores={name: round(used, 3) for name, used in cores.items()},
-        opening_s=round(opening_s, 2),
         stream_kb=round(stream_kb, 1),
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _END: Final = b"\n\n"
+_ACCEPTED: Final = b"HTTP/1.1 200"
 _CHUNK: Final = 65_536
 _AT_ONCE: Final = 10
 
@@ -90,6 +91,10 @@ class Readers:
                 stream.hear()
                 if stream.closed:
                     self._selector.unregister(key.fileobj)
+
+    def refusals(self) -> list[bytes]:
+        """The heads of the replies that are there and not 200."""
+        return [stream.head for stream in self.streams if stream.head and not stream.head.startswith(_ACCEPTED)]
 
     def close(self) -> None:
         for stream in self.streams:

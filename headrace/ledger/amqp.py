@@ -26,7 +26,7 @@ from headrace.settings import LedgerSettings, Settings
 HAND_OVER_S = 25 * 60.0
 QUEUE = "headrace"
 HEARTBEAT_S = 20.0
-_MOST_LINES = 8
+_MOST_LINES = 16
 """Idle publishing connections that are kept."""
 
 _NACK = (60, 120)

@@ -101,7 +101,7 @@ class CardBook:
         self._ttl_s = ttl_s
         self._releases: tuple[Release, ...] = ()
         self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
         self._tokenizers: dict[str, asyncio.Task[Tokenizer]] = {}
 
     async def list(self) -> tuple[Release, ...]:
@@ -141,12 +141,18 @@ class CardBook:
             raise
 
     async def _at_most(self, age_s: float) -> tuple[Release, ...]:
+        """Whoever asks while somebody reads gets what that gives, an error too: one after another, in an outage, each
+        would wait for its own timeout and for those of all before it."""
         if monotonic() - self._read_at > age_s:
-            async with self._reading:
-                if monotonic() - self._read_at > age_s:
-                    self._releases = await self._read()
-                    self._read_at = monotonic()
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._renew())
+                self._reading.add_done_callback(_heard)
+            await asyncio.shield(self._reading)
         return self._releases
+
+    async def _renew(self) -> None:
+        self._releases = await self._read()
+        self._read_at = monotonic()
 
     async def _read(self) -> tuple[Release, ...]:
         with store_errors():
@@ -161,6 +167,12 @@ class CardBook:
         if value is None:
             raise RevisionGone(f"The store has no tokenizer of revision {revision[:64]}.")
         return await asyncio.to_thread(Tokenizer, _text(value))
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """An error whose every waiter has gone away is no news to anybody."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _lanes(members: Iterable[bytes | str]) -> list[str]:

@@ -74,6 +74,12 @@ def stopped(trouble: Trouble) -> None:
         trouble.rest()
 
 
+def stopped_beyond_a_lease(trouble: Trouble) -> None:
+    """The same for so long that every worker has stopped by itself and every lease has run out."""
+    with _stopped(trouble.fleet.server):
+        time.sleep(1.3 * trouble.fleet.times.queue.lease_ms / 1000)
+
+
 def killed(trouble: Trouble) -> None:
     """SIGKILL, and a new start on what is on disk."""
     trouble.fleet.server.kill()
@@ -168,6 +174,7 @@ def at_workers(play: Callable[[Trouble, list[FaultProxy]], None]) -> Scenario:
 KINDS: Mapping[str, Kind] = {
     "cut": Kind(cut),
     "stopped": Kind(stopped, away=True),
+    "stopped-for-long": Kind(stopped_beyond_a_lease, away=True),
     "killed-always": Kind(killed),
     "killed-everysec": Kind(killed, fsync="everysec", forgets=True),
     "tail-at-command": Kind(cut_at_command, forgets=True),

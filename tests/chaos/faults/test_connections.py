@@ -1,5 +1,6 @@
 """Our clients of Redis on a line that is spoilt: what they say of it, how soon, and that they recover by themselves."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -9,9 +10,10 @@ import pytest
 import redis
 import uvloop
 
-from headrace.contract.errors import StoreUnavailable
+from headrace.contract.errors import ModelNotFound, StoreUnavailable
 from headrace.contract.events import Cancelled
 from headrace.store import keys
+from headrace.store.cards import CardBook
 from headrace.store.connection import connect, connect_async, store_errors
 from headrace.store.live import LiveHub
 from tests.chaos.faults.conditions import HALF_OPEN, REFUSING, WELL, Conditions
@@ -105,6 +107,23 @@ def test_a_server_that_does_not_answer_is_waited_for_once(line: FaultProxy, befo
         assert line.opened == 1
         line.set(WELL)
         assert client.ping()
+
+
+def test_who_asks_for_a_model_in_an_outage_does_not_wait_for_others_before(line: FaultProxy) -> None:
+    """All of them share one wait: there is one connection on which one question is lost."""
+
+    async def work() -> None:
+        async with connect_async(url(line), socket_timeout_s=LIMIT_S, connect_timeout_s=5.0) as client:
+            book = CardBook(client)
+            line.set(HALF_OPEN)
+            answers = await asyncio.gather(*(book.get("model") for _ in range(5)), return_exceptions=True)
+            assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+            assert line.opened == 1
+            line.set(WELL)
+            with pytest.raises(ModelNotFound):
+                await book.get("model")
+
+    in_gateway(work)
 
 
 def test_live_events_of_a_line_that_went_deaf_are_heard_again_at_once(line: FaultProxy) -> None:

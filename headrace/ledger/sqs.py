@@ -9,7 +9,8 @@ Source: Amazon SQS API Reference, ReceiveMessage, ChangeMessageVisibilityBatch, 
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ LEAST_RECEIVES = 100
 
 _BATCH = 10
 _CONNECTIONS = 32
+_THREADS = 8
 _LONGEST_POLL_S = 20
 _LONGEST_KEPT_S = 14 * 24 * 3600
 _SHORT_KEPT_S = 24 * 3600
@@ -46,6 +48,7 @@ class SqsLedger:
         self._owner = {"QueueOwnerAWSAccountId": account} if account else {}
         self._settings = settings
         self._found_url = ""
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sqs")
         lease_s = float(settings.visibility_s)
         self.terms = Terms(lease_s, lease_s / 3, settings.hand_over_s or HAND_OVER_S)
         try:
@@ -115,28 +118,38 @@ class SqsLedger:
         self._change(deliveries, 0)
 
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        lost = []
-        for batch in _batches(deliveries):
+        def delete(batch: Sequence[Delivery]) -> list[Delivery]:
             entries = [{"Id": str(i), "ReceiptHandle": each.receipt} for i, each in enumerate(batch)]
             with self._explained():
                 answer = self._client.delete_message_batch(QueueUrl=self._url(), Entries=entries)
-            lost += self._refused(answer, batch, "ack")
-        return lost
+            return self._refused(answer, batch, "ack")
+
+        return self._in_batches(delete, deliveries)
 
     def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def _change(self, deliveries: Sequence[Delivery], visibility_s: int) -> list[Delivery]:
-        lost = []
-        for batch in _batches(deliveries):
+        def change(batch: Sequence[Delivery]) -> list[Delivery]:
             entries = [
                 {"Id": str(i), "ReceiptHandle": each.receipt, "VisibilityTimeout": visibility_s}
                 for i, each in enumerate(batch)
             ]
             with self._explained():
                 answer = self._client.change_message_visibility_batch(QueueUrl=self._url(), Entries=entries)
-            lost += self._refused(answer, batch, "extend" if visibility_s else "release")
-        return lost
+            return self._refused(answer, batch, "extend" if visibility_s else "release")
+
+        return self._in_batches(change, deliveries)
+
+    def _in_batches(
+        self, call: Callable[[Sequence[Delivery]], list[Delivery]], deliveries: Sequence[Delivery]
+    ) -> list[Delivery]:
+        """Several batches at once: who is asked to stop has a second for a thousand messages."""
+        batches = [deliveries[start : start + _BATCH] for start in range(0, len(deliveries), _BATCH)]
+        if len(batches) < 2:
+            return [lost for batch in batches for lost in call(batch)]
+        return [lost for found in self._threads.map(call, batches) for lost in found]
 
     def _refused(self, answer: Mapping[str, Any], batch: Sequence[Delivery], what: str) -> list[Delivery]:
         """Those whose receipt is stale. What failed for a reason of the server's own is not lost: it is asked again."""
@@ -223,8 +236,3 @@ def _is_absent(error: BaseException | None) -> bool:
     if not isinstance(error, ClientError):
         return False
     return str(error.response.get("Error", {}).get("Code", "")).endswith(_ABSENT)
-
-
-def _batches(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    for start in range(0, len(deliveries), _BATCH):
-        yield deliveries[start : start + _BATCH]

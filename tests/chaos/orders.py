@@ -17,6 +17,7 @@ from workers.inference.messages import AddRequest
 JOBS = 8
 """Of one wave."""
 
+MOST_LOGPROBS = 5
 LARGE, SEVERAL, CANCELLED = 0, 1, 2
 """Places in a wave of which it is known beforehand what stands there; the rest is drawn, and so are their details."""
 
@@ -32,6 +33,20 @@ class Mode(StrEnum):
     STREAM = "stream"
     POLL = "poll"
     CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Letters of a prompt and tokens of an answer; the large ones go to the blob store, from 250 ids on or, of an
+    answer, with fewer and their log probabilities."""
+
+    tokens: tuple[int, ...]
+    large_prompt: int
+    large_tokens: tuple[int, ...]
+
+
+FAKE = Sizes((8, 24, 40, 64, 96), 260, (254, 270))
+REAL = Sizes((12, 24, 40), 1800, (24, 40))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +81,19 @@ def wave(seed: int, number: int, model: str, *, jobs: int = JOBS, real: bool = F
 
 
 def _draw(dice: random.Random, name: str, place: int, model: str, *, real: bool) -> Order:
-    large = not real and (place == LARGE or dice.random() < 0.1)
+    sizes, large = REAL if real else FAKE, place == LARGE or dice.random() < 0.1
     body: dict[str, Any] = {
         "model": model,
-        "prompt": _prompt(dice, 260 if large else dice.randrange(8, 60)),
-        "max_tokens": dice.choice((254, 270) if large else (8, 24, 40, 64, 96) if not real else (12, 24, 40)),
+        "prompt": _prompt(dice, sizes.large_prompt if large else dice.randrange(8, 60)),
+        "max_tokens": dice.choice(sizes.large_tokens if large else sizes.tokens),
         "seed": dice.randrange(2**40),
         "temperature": dice.choice((0.0, 0.7, 1.0)),
         "n": 1 if large else dice.choice((2, 3)) if place == SEVERAL else dice.choice((1, 1, 1, 1, 2)),
         "class": dice.choice(CLASSES),
         "metadata": {"order": name},
     }
-    if dice.random() < 0.25:
-        body["logprobs"] = dice.choice((0, 2, 5))
+    if dice.random() < 0.25 or (large and real):
+        body["logprobs"] = MOST_LOGPROBS if large else dice.choice((0, 2, MOST_LOGPROBS))
     if dice.random() < 0.3:
         body |= {"frequency_penalty": 0.7, "presence_penalty": 0.3, "repetition_penalty": 1.1}
     if dice.random() < 0.3:

@@ -36,6 +36,6 @@ def test_every_point_once() -> None:
         for points in together():
             draw = partial(orders.wave, 0, model=MODEL_FAKE, jobs=JOBS)
             done = asyncio.run(rounds.play(ground, points, 0, draw))
-            assert not done.verdict.faults, "\n".join(map(str, (done.points, *done.verdict.faults)))
+            assert not done.verdict.faults, "\n".join(map(str, (done.points, *done.verdict.faults, *done.evidence)))
             struck.update(done.struck)
     assert {point.name for point in POINTS} == struck

@@ -66,6 +66,7 @@ chaos: need-redis $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.kill --rounds 10
 	$(BIN)/python -m tests.chaos.supervisor
 	$(BIN)/python -m tests.integration.gateway.gateway_deaths --rounds 50
+	$(BIN)/python -m tests.integration.workers.held --hold 33 --lease 10
 	$(BIN)/python -m tests.stateful --examples 500
 
 invariance: $(VENV)/.dev

@@ -93,20 +93,23 @@ class Feeder:
                 self.stop.wait(AGAIN_S)
 
     def _face_store(self) -> None:
-        outage, publish_at = _Outage("store"), 0.0
+        store, ledger, publish_at = _Outage("store"), _Outage("ledger, for publishing"), 0.0
         while not self.stop.is_set():
-            try:
-                self.adopter.turn()
-                if time.monotonic() >= publish_at:
-                    publish_at = time.monotonic() + self._settings.accepted_s / 3
-                    self.republisher.turn()
-                outage.over()
-            except StoreUnavailable as error:
-                outage.say(error)
-            except Exception:
-                if not self.stop.is_set():  # else it was cut off on purpose
-                    log.exception("feeder turn failed", side="store")
+            self._turn(self.adopter.turn, store)
+            if time.monotonic() >= publish_at:
+                publish_at = time.monotonic() + self._settings.accepted_s / 3
+                self._turn(self.republisher.turn, ledger)
             self.stop.wait(self._settings.look_s)
+
+    def _turn(self, turn: Callable[[], object], outage: "_Outage") -> None:
+        try:
+            turn()
+            outage.over()
+        except StoreUnavailable as error:
+            outage.say(error)
+        except Exception:
+            if not self.stop.is_set():  # else it was cut off on purpose
+                log.exception("feeder turn failed", side="store")
 
 
 class _Outage:

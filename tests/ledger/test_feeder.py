@@ -17,7 +17,8 @@ from headrace.contract.errors import LedgerUnavailable, StoreUnavailable
 from headrace.contract.job import Job, State
 from headrace.ledger import adopter, message
 from headrace.ledger.feeder import Feeder
-from headrace.queue.base import Outcome
+from headrace.ledger.fleet_jobs import FleetJobs
+from headrace.queue.base import Outcome, Timing
 from headrace.store import keys
 from headrace.store.blobs import read_all
 from headrace.store.blobs_folder import FolderBlobs
@@ -99,6 +100,30 @@ def test_asked_to_stop_it_is_gone_soon(world: World) -> None:
         began = time.monotonic()
     assert time.monotonic() - began < 5.0
     assert receive(world.bench.open(window=99), 1)
+
+
+def test_a_side_that_is_away_is_said_once(
+    sqs_world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each for itself, however often it is asked; and the feeder lives on."""
+    world = sqs_world
+    feeder = Feeder(
+        world.bench.open(),
+        FleetJobs(world.client, Timing(), world.payloads),
+        world.blobs,
+        world.bench.settings(look_s=0.01, accepted_s=0.03),
+    )
+    turns: list[str] = []
+
+    def away(side: str) -> None:
+        turns.append(side)
+        raise StoreUnavailable(f"The test took {side} away.")
+
+    monkeypatch.setattr(feeder.adopter, "turn", partial(away, "Redis"))
+    monkeypatch.setattr(feeder.republisher, "turn", partial(away, "the broker"))
+    with running(feeder):
+        eventually(lambda: turns.count("Redis") > 5 and turns.count("the broker") > 5)
+    assert caplog.text.count("feeder side away") == 2
 
 
 def test_before_the_brokers_limit_a_message_is_handed_over(world: World) -> None:

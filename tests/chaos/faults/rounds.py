@@ -60,7 +60,7 @@ def play(fleet: FaultFleet, scenario: str, seed: int) -> Round:
 
 def _bounds(fleet: FaultFleet, kind: Kind) -> Bounds:
     times = fleet.times
-    return Bounds(kind.forgets, answer_s=2 * times.timeout_s + times.slack_s, on_s=8.0)
+    return Bounds(kind.forgets, answer_s=2 * times.timeout_s + times.slack_s, on_s=kind.on_s)
 
 
 def _wait_for_the_end(fleet: FaultFleet, load: Load) -> list[str]:

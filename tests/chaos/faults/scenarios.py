@@ -50,13 +50,15 @@ Scenario = Callable[[Trouble], None]
 class Kind:
     """A scenario and what it is played on. `forgets`: Redis itself loses its last writes.
 
-    `away`: the store is out of the gateway's reach for most of the time, which has to say so.
+    `away`: the store is out of the gateway's reach for most of the time, which has to say so. `on_s`: the longest until
+    every stream goes on.
     """
 
     play: Scenario
     fsync: str = "always"
     forgets: bool = False
     away: bool = False
+    on_s: float = 8.0
 
 
 def cut(trouble: Trouble) -> None:
@@ -174,7 +176,7 @@ def at_workers(play: Callable[[Trouble, list[FaultProxy]], None]) -> Scenario:
 KINDS: Mapping[str, Kind] = {
     "cut": Kind(cut),
     "stopped": Kind(stopped, away=True),
-    "stopped-for-long": Kind(stopped_beyond_a_lease, away=True),
+    "stopped-for-long": Kind(stopped_beyond_a_lease, away=True, on_s=15.0),
     "killed-always": Kind(killed),
     "killed-everysec": Kind(killed, fsync="everysec", forgets=True),
     "tail-at-command": Kind(cut_at_command, forgets=True),

@@ -66,8 +66,8 @@ class Doom:
         """Counts the moment; whether it is the one to die at. Asked by those who have something to do first."""
         with self._lock:
             sentence = read_sentence(self._file)
-            if sentence is None or sentence.point != moment:
-                return False
+            if sentence is None or sentence.point != moment or has_struck(self._file, sentence.serial):
+                return False  # whoever comes after somebody who died of it is free
             if sentence.serial != self._serial:
                 self._serial, self._count = sentence.serial, 0
             self._count += 1

@@ -63,6 +63,9 @@ def test_the_nth_moment_of_that_name_and_no_other(sentenced: Callable[[str, int]
     with pytest.raises(Dead):
         waiting.at("append.after")
     assert has_struck(tmp_path / "s", 1)
+    successor = Doom(tmp_path / "s")
+    successor.at("append.after")
+    successor.at("append.after")
 
 
 def test_a_new_sentence_is_counted_anew_and_without_one_nobody_dies(

@@ -19,14 +19,18 @@ LEASE_MS = 400
 
 def together() -> Iterator[tuple[Point, ...]]:
     """Rounds over all points: one of each worker's and one of the gateway's at a time, in any order. Whoever takes the
-    whole host of another away has a round of its own. With so little work none waits for a tenth append."""
+    whole host of another away has a round of its own. With so little work none waits for a tenth append; and only one
+    engine is killed at a time, or a job would be counted three deaths and be given up, as it should."""
     points = [replace(point, most=min(point.most, 2)) for point in random.Random().sample(POINTS, len(POINTS))]
     hosts = [point for point in points if point.trouble is Trouble.HOST]
     gateways = [point for point in points if point.who is Who.GATEWAY]
-    workers = [point for point in points if point not in hosts and point not in gateways]
+    killers = [point for point in points if point.who is Who.ENGINE or point.trouble is Trouble.CRASH]
+    workers = [point for point in points if point not in (*hosts, *gateways, *killers)]
     yield from ((point,) for point in hosts)
-    while workers or gateways:
-        yield (*(workers.pop() for _ in workers[:2]), *(gateways.pop() for _ in gateways[:1]))
+    while workers or gateways or killers:
+        ours = [*killers[:1], *workers[: 2 - len(killers[:1])], *gateways[:1]]
+        killers, workers, gateways = ([one for one in kind if one not in ours] for kind in (killers, workers, gateways))
+        yield tuple(ours)
 
 
 @pytest.mark.timeout(240)

@@ -100,9 +100,9 @@ class Job:
     With a `prompt_ref` the prompt lies in the blob store, and `request.prompt_ids` is empty until it is fetched.
     `digest` is that of its last claim, `digests` those under which attempts began, each once and the first in front.
     `history` keeps the last attempts that went wrong, oldest first. `place` is where it stands in its lane.
-    `redrive_of` and `replay_of` name the job that this one does again, `redriven_as` the one that does a dead job again;
-    no worker of another digest than `digest_wanted`, where there is one, may claim it. `fallback_of` names the model that it
-    was first made for, once that one was given up.
+    `redrive_of` and `replay_of` name the job that this one does again, `redriven_as` the one that does a dead job
+    again; no worker of another digest than `digest_wanted`, where there is one, may claim it. `fallback_of` names the
+    model that it was first made for, once that one was given up.
     """
 
     id: str

@@ -132,7 +132,7 @@ class BlobSettings(Section):
 class LedgerSettings(Section):
     """An outer durable queue, `sqs://<queue>` or `amqp://…/<vhost>?queue=<queue>`; none when `url` is empty.
 
-    `window` is the most messages that one feeder holds, `visibility_s` how long SQS leaves each to it unasked, and after
+    `window` is the most messages that one feeder holds, `visibility_s` how long SQS leaves each to it, and after
     `hand_over_s` a message goes back to the broker for a fresh start (by default before the broker's own limit). A job
     that has waited for its ledger for `accepted_s` is published again. `retention_s` keeps what recognises a finished
     job; it is longer than any message lives. With `create` a queue that is not there is made.

@@ -170,7 +170,7 @@ class Adopter:
                 self._say(case, Verdict.RELEASE)
             return
         message = fetch(self._blobs, read(case.delivery.body))
-        job = message.to_adopt(wall_ms())
+        job = message.to_adopt(self._jobs.now_ms() if message.deadline_at else 0)
         reply = self._jobs.accept(job, message.body_hash)
         if reply.outcome in (Outcome.EXISTS, Outcome.CONFLICT):
             # Its key was used again after the loss. It was accepted all the same, so it ends as well.

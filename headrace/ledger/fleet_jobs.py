@@ -39,6 +39,12 @@ class FleetJobs:
         """The record; its prompt may lie elsewhere."""
         return self._queue.get(job_id)
 
+    def now_ms(self) -> int:
+        """By the server's clock, the only one that deadlines are told by."""
+        with store_errors():
+            seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def accept(self, job: Job, body_hash: str) -> AcceptReply:
         return self._queue.accept(job, body_hash=body_hash)
 
@@ -58,9 +64,8 @@ class FleetJobs:
 
     def overdue(self, older_than_ms: int, limit: int) -> list[str]:
         """Jobs that have been ACCEPTED for so long, oldest first: nobody may be left who wanted to queue them."""
+        before = self.now_ms() - older_than_ms
         with store_errors():
-            seconds, micros = self._client.time()
-            before = seconds * 1000 + micros // 1000 - older_than_ms
             found: list[Any] = self._client.zrangebyscore(keys.ACCEPTED, "-inf", before, start=0, num=limit)
         return [job_id.decode() for job_id in found]
 

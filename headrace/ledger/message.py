@@ -3,8 +3,8 @@
     {"headrace": 1, "job": "job_…", "needs": 1, "deadline_at": null, "body_hash": "…", "record": {…}, "packed": {…}}
     {"headrace": 1, "job": "job_…", "needs": 1, "ref": "ledger/job_…"}     too large: that one lies in the blob store
 
-`record` and `packed` (base64) are the fields of the record. A deadline is a time of day, since Redis's clock may be
-another one when the message is read. `job` and `needs` will be understood by every version.
+`record` and `packed` (base64) are the fields of the record. A deadline is told by Redis's clock on both sides: no
+host's is trusted, and a new server's is the best there is. `job` and `needs` will be understood by every version.
 """
 
 import base64
@@ -30,7 +30,7 @@ LONGEST = 200_000
 class Message:
     """`newer` says that only a later version than this one can run the job. Without a `job` all of it lies at `ref`.
 
-    `deadline_at` is milliseconds of the wall clock."""
+    `deadline_at` is milliseconds of the store's clock."""
 
     job_id: str
     newer: bool = False

@@ -6,7 +6,6 @@ Dying in between leaves a record that is ACCEPTED, a message, or both: a feeder 
 """
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
@@ -14,7 +13,7 @@ from typing import Protocol
 from headrace.contract.errors import LedgerUnavailable
 from headrace.contract.job import Job, State
 from headrace.ledger.base import Ledger, open_ledger
-from headrace.ledger.message import shelve, wall_ms, write
+from headrace.ledger.message import shelve, write
 from headrace.queue.base import AcceptReply, Outcome
 from headrace.settings import Settings
 from headrace.store.blobs import BlobStore, open_blobs
@@ -88,13 +87,11 @@ class PublishingQueue:
         shelf: PromptShelf,
         publisher: Publisher,
         scheme: str,
-        clock: Callable[[], int] = wall_ms,
     ) -> None:
         self._queue = queue
         self._shelf = shelf
         self._publisher = publisher
         self._scheme = scheme
-        self._clock = clock
 
     async def accept(self, job: Job, *, body_hash: str = "") -> AcceptReply:
         """As the queue's own. Raises LedgerUnavailable too: then the job is not queued, though a message of it may be
@@ -102,7 +99,7 @@ class PublishingQueue:
         job = replace(job, ledger_receipt=self._scheme)
         reply = await self._queue.accept(job, body_hash=body_hash, hold=True)
         if reply.outcome is Outcome.OK:
-            at = None if job.deadline_at is None else self._clock() + job.deadline_at
+            at = None if job.deadline_at is None else (reply.created_at or 0) + job.deadline_at
             await self._publisher.publish(job, body_hash, at)
             return await self._queue.accept(job, body_hash=body_hash)
         if reply.outcome is Outcome.EXISTS:
@@ -119,5 +116,6 @@ class PublishingQueue:
             return
         job = await self._shelf.fetch_prompts(job)
         await self._publisher.publish(job, body_hash, job.deadline_at)
-        left = None if job.deadline_at is None else max(1, job.deadline_at - self._clock())
-        await self._queue.accept(replace(job, deadline_at=left), body_hash=body_hash)
+        # The record has its deadline; this one would only count if the record had gone meanwhile.
+        whole = None if job.deadline_at is None else job.deadline_at - (job.created_at or 0)
+        await self._queue.accept(replace(job, deadline_at=whole), body_hash=body_hash)

@@ -12,7 +12,7 @@ from headrace.contract.errors import BlobDamaged, BlobNotFound
 from headrace.contract.job import State
 from headrace.ledger.base import Ledger
 from headrace.ledger.fleet_jobs import FleetJobs
-from headrace.ledger.message import shelve, wall_ms, write
+from headrace.ledger.message import shelve, write
 from headrace.store.blobs import BlobStore
 
 AT_ONCE = 50
@@ -47,7 +47,7 @@ class Republisher:
         else:
             body = write(job, body_hash=body_hash, deadline_at=job.deadline_at)
             self._ledger.publish(shelve(self._blobs, job, body))
-        left = None if job.deadline_at is None else max(1, job.deadline_at - wall_ms())
+        left = None if job.deadline_at is None else max(1, job.deadline_at - self._jobs.now_ms())
         self._jobs.accept(replace(job, deadline_at=left), body_hash)
         log.info("ledger job published again", job=job_id)
         return True

@@ -9,7 +9,7 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # Editable, so this layer holds dependencies, the `headrace` command and a path to /app; the code comes in later layers.
-RUN pip install --no-cache-dir -c constraints.txt -e ".[gateway,s3,otel]"
+RUN pip install --no-cache-dir -c constraints.txt -e ".[gateway,s3,otel,ledger]"
 
 FROM python:3.11.13-slim-bookworm
 RUN groupadd --gid 10001 headrace \

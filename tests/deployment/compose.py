@@ -12,7 +12,7 @@ from tests.deployment.dockerfile import ROOT
 
 FILE = ROOT / "docker-compose.yml"
 EXAMPLE = ROOT / ".env.example"
-PROFILES = ("gpu", "sqs", "observability")
+PROFILES = ("gpu", "sqs", "rabbitmq", "ledger", "observability")
 
 
 def config(folder: Path, *profiles: str, variables: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -20,10 +20,12 @@ DEFAULT = {"redis", "models", "gateway", "worker", "tasks"}
 BESIDES = {
     "gpu": {"worker-gpu"},
     "sqs": {"aws", "bucket"},
+    "rabbitmq": {"rabbitmq"},
+    "ledger": {"feeder"},
     "observability": {"prometheus", "grafana", "jaeger", "flower"},
 }
-OFFICIAL_USERS = {"redis", "prom/prometheus", "grafana/grafana", "jaegertracing/jaeger"}
-"""Images that give up root by themselves, by a USER of theirs or, Redis, in their entrypoint."""
+OFFICIAL_USERS = {"redis", "rabbitmq", "prom/prometheus", "grafana/grafana", "jaegertracing/jaeger"}
+"""Images that give up root by themselves, by a USER of theirs or, Redis and RabbitMQ, in their entrypoint."""
 
 
 def settings_of(service: Mapping[str, Any]) -> Settings:
@@ -137,7 +139,7 @@ def built_with(service: Mapping[str, Any], instruction: str) -> bool:
 
 def test_what_runs_from_our_images_can_write_to_volumes_and_tmp_alone(everything: Mapping[str, Any]) -> None:
     ours = {name: service for name, service in everything.items() if "build" in service}
-    assert set(ours) == {"gateway", "worker", "worker-gpu", "tasks", "models", "bucket", "flower"}
+    assert set(ours) == {"gateway", "worker", "worker-gpu", "tasks", "models", "bucket", "feeder", "flower"}
     for name, service in ours.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -171,6 +173,7 @@ def test_headrace_up_takes_the_example_too(tmp_path: Path) -> None:
     said = {
         "engine": {"kv_budget_mb", "max_context", "threads"},
         "blobs": {"url", "endpoint_url"},
+        "ledger": {"url", "endpoint_url", "create"},
         "telemetry": {"otlp_endpoint"},
     }
     for section in type(taken).model_fields:

@@ -25,7 +25,7 @@ from tests.redis_server import RedisServer
 FILES = sorted((ROOT / "infra" / "docker").glob("*.Dockerfile"))
 GATEWAY, WORKER = ROOT / "infra/docker/gateway.Dockerfile", ROOT / "infra/docker/worker.Dockerfile"
 FINAL = {GATEWAY: ("1",), WORKER: ("cpu", "cuda")}
-ENGINES = ("workers", "engine", "kernels", "torch", "triton", "numpy", "celery", "kombu")
+ENGINES = ("workers", "engine", "kernels", "torch", "triton", "numpy", "celery")
 
 
 def final_stages() -> list[Stage]:

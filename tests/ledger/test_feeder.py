@@ -291,7 +291,7 @@ async def test_the_record_waits_for_its_message(world: World) -> None:
         assert 0 < int(world.client.pttl(key)) <= day_ms
 
 
-def test_a_deadline_is_a_time_of_day(sqs_world: World) -> None:
+def test_a_deadline_is_told_by_the_clock_of_the_store(sqs_world: World) -> None:
     """A job that comes back after the loss has no more time than it was given."""
     world, ledger = sqs_world, sqs_world.bench.open()
     late, soon = world.make_job(), world.make_job()

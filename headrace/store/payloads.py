@@ -38,7 +38,7 @@ class Payloads:
     def shelve_prompt(self, job: Job) -> Job:
         """The job as its record is to keep it: with a `prompt_ref`, durable by then, if its prompt is large; so too the
         prompt of its fallback."""
-        job = replace(job, prompt_ref=self._shelve(job.request, f"{PROMPTS}{job.id}"))
+        job = replace(job, prompt_ref=self._shelve(job.request, f"{PROMPTS}{job.id}") or job.prompt_ref)
         if job.fallback is None:
             return job
         ref = self._shelve(job.fallback.request, f"{PROMPTS}{job.id}.1")

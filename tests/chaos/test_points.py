@@ -21,7 +21,7 @@ def together() -> Iterator[tuple[Point, ...]]:
     """Rounds over all points: one of each worker's and one of the gateway's at a time, in any order. Whoever takes the
     whole host of another away has a round of its own. With so little work none waits for a tenth append; and only one
     engine is killed at a time, or a job would be counted three deaths and be given up, as it should."""
-    points = [replace(point, most=min(point.most, 2)) for point in random.Random().sample(POINTS, len(POINTS))]
+    points = [replace(point, most=min(point.most, 2)) for point in random.sample(POINTS, len(POINTS))]
     hosts = [point for point in points if point.trouble is Trouble.HOST]
     gateways = [point for point in points if point.who is Who.GATEWAY]
     killers = [point for point in points if point.who is Who.ENGINE or point.trouble is Trouble.CRASH]

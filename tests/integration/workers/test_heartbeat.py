@@ -34,7 +34,7 @@ class Speaker:
 
     def step(self, times: int) -> None:
         for _ in range(times):
-            record_step(self.metrics, StepStats(decoded_tokens=8, seconds=0.0625))
+            record_step(self.metrics, StepStats(scheduled=("r",), decoded_tokens=8, seconds=0.0625))
 
 
 def test_a_card_shows_the_speed_that_was_measured_last_of_its_revision(fleet: Fleet) -> None:

@@ -59,10 +59,11 @@ def _may_run(job: Job, request: ClaimRequest) -> bool:
 def decide(request: ClaimRequest, ready: Sequence[Ready], moment: Moment) -> list[tuple[str, Act]]:
     """Job ids and what becomes of them; a job that is not named stays as it is.
 
-    A job passed over for `starvation_ms` holds the budget for itself: nothing behind it is taken.
+    A job passed over for `starvation_ms` holds the budget for itself: nothing behind it is taken. Nor is anything
+    behind `MOST_PASSED_OVER` of them: a full worker on a deep lane asks often, and must not look through all of it.
     """
     acts: list[tuple[str, Act]] = []
-    budget, taken, now = request.kv_tokens, 0, moment.now
+    budget, taken, passed_over, now = request.kv_tokens, 0, 0, moment.now
     for each in sorted(ready, key=lambda each: order(each, now + moment.urgent_ms)):
         job = each.job
         if taken >= request.max_jobs:
@@ -76,6 +77,9 @@ def decide(request: ClaimRequest, ready: Sequence[Ready], moment: Moment) -> lis
             continue
         elif job.kv_tokens > budget or (rules.runs_alone(job) and request.held + taken > 0):
             acts.append((job.id, Act.PASS_OVER))
+            passed_over += 1
+            if passed_over >= rules.MOST_PASSED_OVER:
+                break
             if each.passed_at is not None and now - each.passed_at >= moment.starvation_ms:
                 break
         else:

@@ -27,6 +27,9 @@ MOST_MESSAGE = 500
 MOST_RETRIES = 3
 MOST_DEATHS = 3
 MOST_DEATHS_IN_ALL = 10
+MOST_PASSED_OVER = 16
+"""Jobs that one claim passes over at most in looking for a smaller one."""
+
 ALONE_FROM = 2
 """From this many deaths a job runs alone."""
 

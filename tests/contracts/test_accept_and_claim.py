@@ -7,6 +7,7 @@ import pytest
 
 from headrace.contract.ids import new_job_id
 from headrace.contract.job import Job, JobClass, State
+from headrace.queue import rules
 from headrace.queue.base import Outcome, ReapRequest
 from tests.contracts.bench import (
     LANE,
@@ -266,3 +267,15 @@ def test_a_job_that_must_run_alone_gets_its_turn(bench: Bench) -> None:
     assert claimed(bench, held=1) == []
     bench.queue.cancel(mine.id)
     assert claimed(bench) == [killer.id]
+
+
+def test_a_claim_looks_for_something_smaller_among_the_next_few_only(bench: Bench) -> None:
+    large = [make_job(prompt=400, max_tokens=64) for _ in range(rules.MOST_PASSED_OVER)]
+    small = make_job(prompt=4, max_tokens=64)
+    accept(bench, *large[1:], small, large[0])
+    assert claimed(bench, kv_tokens=100, capacity=1000) == [small.id]
+    again = make_job(prompt=4, max_tokens=64)
+    accept(bench, again)
+    assert claimed(bench, kv_tokens=100, capacity=1000) == []
+    assert all(bench.queue.cancel(job.id) for job in large[:1])
+    assert claimed(bench, kv_tokens=100, capacity=1000) == [again.id]

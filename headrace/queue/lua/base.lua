@@ -20,14 +20,16 @@ local NUMBERS = {
   'max_tokens', 'created_at', 'deadline_at', 'passed_at', 'needs', 'place',
 }
 
+local FIELDS = { unpack(TEXTS) }
+for _, name in ipairs(NUMBERS) do FIELDS[#FIELDS + 1] = name end
+
 -- What scheduling needs of a record, or nil when there is none. `offsets` and `finished` have one item for each choice.
 local function load_job(id)
-  local texts = redis.call('HMGET', 'hr:job:' .. id, unpack(TEXTS))
-  if not texts[1] then return nil end
-  local numbers = redis.call('HMGET', 'hr:job:' .. id, unpack(NUMBERS))
+  local found = redis.call('HMGET', 'hr:job:' .. id, unpack(FIELDS))
+  if not found[1] then return nil end
   local job = { id = id, key = 'hr:job:' .. id }
-  for i, name in ipairs(TEXTS) do job[name] = texts[i] or '' end
-  for i, name in ipairs(NUMBERS) do job[name] = tonumber(numbers[i] or 0) end
+  for i, name in ipairs(TEXTS) do job[name] = found[i] or '' end
+  for i, name in ipairs(NUMBERS) do job[name] = tonumber(found[#TEXTS + i] or 0) end
   job.offsets, job.finished = cjson.decode(job.next_offset), cjson.decode(job.finished)
   return job
 end

@@ -1,14 +1,14 @@
 -- claim: ready jobs that fit this worker, by class, urgency and fair share (rules 8, 10, 11). Knows no tokens.
 -- ARGV 7.. worker, revision, digest, nonce, free budget, whole capacity, jobs wanted, jobs held, schema, lanes...
 
-local PAGE, MOST_EXAMINED, ALONE_FROM = 32, 256, 2
+local PAGE, MOST_EXAMINED, MOST_PASSED_OVER, ALONE_FROM = 32, 256, 16, 2
 local CLASSES = { 'interactive', 'standard', 'batch', 'background' }
 
 local worker, revision, digest, nonce = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local budget, capacity, wanted, held = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local schema = tonumber(ARGV[15])
 local lanes = { unpack(ARGV, 16) }
-local claimed, examined, seen, stop = {}, 0, {}, false
+local claimed, examined, passed_over, seen, stop = {}, 0, 0, {}, false
 
 local function records(ids)
   local found = {}
@@ -52,7 +52,10 @@ local function take(job, in_turn)
   redis.call('SADD', 'hr:held:' .. worker, job.id)
 end
 
+-- A full worker on a deep lane asks often: it looks for something smaller among the next few, not through the lane.
 local function pass_over(job)
+  passed_over = passed_over + 1
+  stop = passed_over >= MOST_PASSED_OVER
   if job.passed_at == 0 or job.passed_at > now then
     redis.call('HSET', job.key, 'passed_at', now)
   elseif now - job.passed_at >= starvation_ms then

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import orjson
+
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.generation import Choice, FrozenRequest, Sampling, Usage, pack_ids, unpack_ids
 from headrace.contract.job import Fallback, Job, JobClass, Kind, Past, State
@@ -67,11 +69,11 @@ def request_json(request: FrozenRequest) -> str:
     """The frozen request without its prompt, whose ids have a field of their own in the hash."""
     # Not with asdict, which copies a prompt of thousands of ids one by one.
     fields = {name: getattr(request, name) for name in request.__dataclass_fields__ if name != "prompt_ids"}
-    return _dumps({**fields, "sampling": asdict(request.sampling)})
+    return orjson.dumps(fields).decode()
 
 
 def request_from(text: bytes | str, prompt: bytes) -> FrozenRequest:
-    fields = _known(FrozenRequest, json.loads(text))
+    fields = _known(FrozenRequest, orjson.loads(text))
     fields["sampling"] = Sampling(**_known(Sampling, fields["sampling"]))
     fields["stop"] = tuple(fields.get("stop", ()))
     return FrozenRequest(**{**fields, "prompt_ids": unpack_ids(prompt)})
@@ -117,8 +119,8 @@ def to_hash(job: Job) -> dict[str, Value]:
         "prompt_ids": b"" if job.prompt_ref else pack_ids(job.request.prompt_ids),
         "prompt_tokens": len(job.request.prompt_ids),
         "max_tokens": job.request.max_tokens,
-        "next_offset": _dumps(job.next_offset),
-        "finished": _dumps([""] * len(job.next_offset)),
+        "next_offset": orjson.dumps(job.next_offset),
+        "finished": orjson.dumps([""] * len(job.next_offset)),
     }
     if job.fallback:
         fields["fallback"] = fallback_json(job.fallback)
@@ -147,7 +149,7 @@ def from_hash(fields: Mapping[bytes, bytes]) -> Job:
         "kind": Kind(fields[b"kind"].decode()),
         "state": State(fields[b"state"].decode()),
         "request": request_from(fields[b"request"], fields[b"prompt_ids"]),
-        "next_offset": tuple(json.loads(fields[b"next_offset"])),
+        "next_offset": tuple(orjson.loads(fields[b"next_offset"])),
     }
     if b"fallback" in fields:
         job["fallback"] = fallback_from(fields[b"fallback"], fields[b"fallback_prompt"])

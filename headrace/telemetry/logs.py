@@ -1,9 +1,12 @@
 """Structured logs, one line a fact, on stderr. Knows structlog's pipeline; whoever logs binds `job` and `worker`."""
 
+import json
 import logging
 import sys
-from typing import TextIO
+from collections.abc import Callable
+from typing import Any, TextIO
 
+import orjson
 import structlog
 
 from headrace.settings import LogSettings
@@ -38,7 +41,7 @@ def configure(settings: LogSettings, *, role: str, stream: TextIO | None = None)
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         # Without the frames' variables: those hold prompts.
-        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_line)]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
@@ -50,3 +53,10 @@ def configure(settings: LogSettings, *, role: str, stream: TextIO | None = None)
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
     structlog.contextvars.bind_contextvars(role=role)
+
+
+def _line(event: Any, default: Callable[[Any], Any]) -> str:
+    try:
+        return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # half a surrogate, or a number of more than 64 bits
+        return json.dumps(event, default=default)

@@ -7,11 +7,10 @@ import pytest
 from headrace.contract.dead_letter_query import DeadLetterFilter, Place, workers_of
 from headrace.contract.errors import ErrorInfo, InvalidRequest
 from headrace.contract.generation import FrozenRequest, Sampling
-from headrace.contract.ids import new_job_id
 from headrace.contract.job import Job, JobClass, Kind, Past, State
 
 LETTER = Job(
-    id=new_job_id(),
+    id="job_01m84znm51ej96e0s4hjxzhrgf",
     model="org/m",
     lane="org/m@canary",
     revision="r1",

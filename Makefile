@@ -56,7 +56,7 @@ type: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 chaos: need-redis $(VENV)/.dev
 	$(BIN)/headrace models pull $(MODEL)

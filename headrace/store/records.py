@@ -119,8 +119,8 @@ def to_hash(job: Job) -> dict[str, Value]:
         "prompt_ids": b"" if job.prompt_ref else pack_ids(job.request.prompt_ids),
         "prompt_tokens": len(job.request.prompt_ids),
         "max_tokens": job.request.max_tokens,
-        "next_offset": orjson.dumps(job.next_offset),
-        "finished": orjson.dumps([""] * len(job.next_offset)),
+        "next_offset": orjson.dumps(job.next_offset).decode(),
+        "finished": orjson.dumps([""] * len(job.next_offset)).decode(),
     }
     if job.fallback:
         fields["fallback"] = fallback_json(job.fallback)

@@ -12,11 +12,11 @@ help:
 	@echo "make demo       documents in, answers out, on an embedded default"
 	@echo "make up         the whole stack in the foreground"
 	@echo "make test       the tests            make lint type   the rest of what CI runs"
-	@echo "make chaos      every process killed at every point, Redis in every trouble: the long form, an hour or two"
+	@echo "make chaos      every process killed at every point, Redis in every trouble: the long form"
 	@echo "make invariance any schedule, same tokens: 1,000 random ones, and some on the real model"
 	@echo "make wake       ten bursts on a fleet that sleeps: first token and back to zero, in time"
 	@echo "make bench-cpu  against OpenVINO, llama.cpp, vLLM, transformers in environments of their own (6 GB, hours)"
-	@echo "make bench-delivery recovery, submit, hand-off, streams, fairness, journal, against their bars: half an hour"
+	@echo "make bench-delivery recovery, submit, hand-off, streams, fairness, journal, against their bars"
 	@echo "make bench-gpu  on an NVIDIA GPU: its kernels checked, identity proved, speeds against bars, ten minutes"
 	@echo "make kernels    the GPU's kernels compiled for sm_80 and sm_90, without one"
 	@echo "make bench      measurements         make docs        writes docs/03-reference.md from the code"
@@ -64,6 +64,7 @@ chaos: need-redis $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.points --real --seeds 5 --output benchmarks/results
 	$(BIN)/python -m tests.chaos.faults.run --seeds 5
 	$(BIN)/python -m tests.chaos.kill --rounds 10
+	$(BIN)/python -m tests.chaos.poison --seeds 10
 	$(BIN)/python -m tests.chaos.supervisor
 	$(BIN)/python -m tests.integration.gateway.gateway_deaths --rounds 50
 	$(BIN)/python -m tests.integration.workers.held --hold 33 --lease 10

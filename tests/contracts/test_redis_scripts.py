@@ -238,6 +238,20 @@ def test_a_newer_record_is_read_and_an_older_one_gets_defaults(client: redis.Red
     assert (kept.schema, kept.deaths, kept.kv_tokens, kept.tenant) == (4, 0, 0, "default")
 
 
+def test_a_job_that_an_older_version_began_is_not_exact_under_another_digest(
+    client: redis.Redis, redis_bench: RedisBench
+) -> None:
+    accept(redis_bench, make_job())
+    job = claim(redis_bench)
+    append(redis_bench, job.lease)
+    client.hdel(keys.job(job.id), "digests")
+    redis_bench.queue.release(job.lease)
+    append(redis_bench, claim(redis_bench, "w2", digest="d2").lease)
+    last = redis_bench.events(job.id)[-1]
+    assert isinstance(last, events.Resumed)
+    assert not last.exact
+
+
 async def test_the_awaited_queue_says_the_same(redis_server: RedisServer, redis_bench: RedisBench) -> None:
     async with connect_async(redis_server.url) as client:
         queue = AsyncRedisQueue(client, TIMING)

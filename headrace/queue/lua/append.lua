@@ -32,9 +32,9 @@ local function begin()
     redis.call('HSET', key, 'digests', cjson.encode(digests))
   end
   seq = seq + 1
-  if a[5] then
+  if a[5] then -- and of a record from before there were `digests`, the first of them
     listeners = write_event(id, seq, 'resumed',
-      who .. ',"offsets":[' .. table.concat(offsets, ',') .. '],"exact":' .. tostring(#digests == 1))
+      who .. ',"offsets":[' .. table.concat(offsets, ',') .. '],"exact":' .. tostring(#digests == 1 and a[5] == a[4]))
   else
     listeners = write_event(id, seq, 'started',
       who .. ',"revision":' .. cjson.encode(a[3]) .. ',"digest":' .. cjson.encode(a[4]))

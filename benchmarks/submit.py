@@ -1,12 +1,14 @@
 """How long a client waits for its 202, at a steady rate of submissions, and what one costs the gateway.
 
-    python -m benchmarks.submit [--rate 300] [--seconds 20] [--fsync everysec always] [--model FILE]
+    python -m benchmarks.submit [--rate 300] [--seconds 20] [--rounds 3] [--fsync everysec always] [--model FILE]
 
 One gateway process and one Redis; clients in a process of their own, which post whatever the answers do. Three times:
-beside a worker with the fake engine that takes the jobs as they come, whose tokens are bytes; with the same tokenizer
-and nobody who takes them, so that a backlog grows; and so with the tokenizer of a real model.
+beside a worker whose fake engine keeps up with the jobs at an engine's pace, and whose tokens are bytes; with the same
+tokenizer and nobody who takes them, so that a backlog grows; and so with the tokenizer of a real model. In turns, once
+a round. `stolen` is the part of the machine's CPU time that other machines of its host had meanwhile.
 """
 
+import os
 import statistics
 import sys
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import orjson
+import psutil
 import redis
 
 from benchmarks import results
@@ -37,6 +40,9 @@ WORKED: Final = "fake engine"
 WAITING: Final = "no worker"
 TOKENIZED: Final = "no worker, a real model's tokenizer"
 SETTINGS: Final = (WORKED, WAITING, TOKENIZED)
+ENGINE: Final = "fake:speed=100,kv_tokens=131072"
+ROOM: Final = {"HEADRACE_WORKER__MAX_JOBS": "128"}
+"""16 tokens at a hundred steps a second are 48 jobs at a time."""
 _MAX_TOKENS: Final = 16
 _WORDS: Final = (
     "Summarise the following note in one sentence: the mill by the river was built in the year of the great flood, "
@@ -56,6 +62,7 @@ class Found:
     worst_ms: float
     gateway_ms_per_request: float
     cores: dict[str, float]
+    stolen: float
 
 
 def ask(pipe: Connection, port: int, model: str, rate: float, seconds: float) -> None:
@@ -81,8 +88,10 @@ def measure(stand: Stand, model: str, rate: float, seconds: float) -> Found:
         say(f"{rate:g} requests/s to process {stand.gateway.pid}")
         processes = {"gateway": stand.gateway, "redis": stand.redis, "clients": clients.process}
         began, before = time.monotonic(), {name: Cost.of(process) for name, process in processes.items()}
+        kept_before = psutil.cpu_times().steal
         answers = clients.hear()
         after, took = {name: Cost.of(process) for name, process in processes.items()}, time.monotonic() - began
+        kept = psutil.cpu_times().steal - kept_before
         clients.tell()
     waits = sorted(waited * 1000 for waited, _ in answers)
     used = {name: after[name].cpu_s - before[name].cpu_s for name in processes}
@@ -94,25 +103,40 @@ def measure(stand: Stand, model: str, rate: float, seconds: float) -> Found:
         worst_ms=round(waits[-1], 2),
         gateway_ms_per_request=round(used["gateway"] / len(answers) * 1000, 3),
         cores={name: round(cpu_s / took, 3) for name, cpu_s in used.items()},
+        stolen=round(kept / took / (os.cpu_count() or 1), 3),
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = common("benchmarks.submit", __doc__, rounds=1, output=results.FOLDER / "submit.json")
+    parser = common("benchmarks.submit", __doc__, rounds=3, output=results.FOLDER / "submit.json")
     parser.add_argument("--rate", type=float, default=300.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--fsync", nargs="+", choices=("everysec", "always"), default=["everysec", "always"])
     given = parser.parse_args(arguments)
     model = model_path(given.model)
-    runs, figures = [], []
-    for fsync in given.fsync:
-        for setting in SETTINGS:
+    cases = [(fsync, setting) for fsync in given.fsync for setting in SETTINGS]
+    runs: dict[tuple[str, str], list[Found]] = {case: [] for case in cases}
+    for _ in range(given.rounds):
+        for fsync, setting in cases:
             with standing(fsync) as stand, _setting(stand, setting, model) as name:
                 found = measure(stand, name, given.rate, given.seconds)
             say(f"{fsync}, {setting}: {found}")
-            runs.append({"fsync": fsync, "setting": setting, "found": asdict(found)})
-            figures += _told(f"appendfsync {fsync}, {setting}, {given.rate:g} requests/s", found)
-    record(given.output, model.name, {"rate": given.rate, "seconds": given.seconds}, runs, figures)
+            runs[fsync, setting].append(found)
+    record(
+        given.output,
+        model.name,
+        {"rate": given.rate, "seconds": given.seconds, "rounds": given.rounds, "engine": ENGINE, **ROOM},
+        [
+            {"fsync": fsync, "setting": setting, "found": asdict(found)}
+            for (fsync, setting), all_found in runs.items()
+            for found in all_found
+        ],
+        [
+            figure
+            for (fsync, setting), all_found in runs.items()
+            for figure in _told(f"appendfsync {fsync}, {setting}, {given.rate:g} requests/s", all_found)
+        ],
+    )
     return 0
 
 
@@ -121,7 +145,7 @@ def _setting(stand: Stand, setting: str, model: Path) -> Iterator[str]:
     """The model to ask for."""
     with redis.Redis.from_url(stand.redis_url) as client:
         if setting == WORKED:
-            with working(stand, "fake:"):
+            with working(stand, ENGINE, ROOM):
                 (release,) = read_releases(client)
                 yield release.card.id
             return
@@ -129,14 +153,22 @@ def _setting(stand: Stand, setting: str, model: Path) -> Iterator[str]:
         yield MODEL
 
 
-def _told(what: str, found: Found) -> list[Figure]:
-    shown = f"p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms"
-    shown += f", {found.refused} refused" if found.refused else ""
-    cost = f"{found.gateway_ms_per_request:.2f} ms, {found.cores['gateway']:.2f} cores"
+def _told(what: str, all_found: Sequence[Found]) -> list[Figure]:
+    """Medians of the rounds, and of each the best and the worst."""
+    p50s, p99s = [found.p50_ms for found in all_found], [found.p99_ms for found in all_found]
+    costs = [found.gateway_ms_per_request for found in all_found]
+    refused = sum(found.refused for found in all_found)
+    shown = f"p50 {_range(p50s)}, p99 {_range(p99s)}" + (f", {refused} refused" if refused else "")
+    bar = BAR if what.startswith("appendfsync everysec") else ""
     return [
-        Figure(f"{what}: from the request to the 202", shown, (found.p50_ms, found.p99_ms), BAR),
-        Figure(f"{what}: gateway CPU of a request", cost, (found.gateway_ms_per_request,)),
+        Figure(f"{what}: from the request to the 202", shown, (*p50s, *p99s), bar),
+        Figure(f"{what}: gateway CPU of a request", f"{statistics.median(costs):.2f} ms", tuple(costs)),
     ]
+
+
+def _range(values: Sequence[float]) -> str:
+    median = f"{statistics.median(values):.1f} ms"
+    return median if len(values) == 1 else f"{median} ({min(values):.1f} to {max(values):.1f})"
 
 
 if __name__ == "__main__":

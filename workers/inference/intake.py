@@ -5,6 +5,7 @@ lies in the blob store waits for it in `prompts`, and holds up no other.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ from workers.inference.prompts import PromptParts, Prompts
 LOOK_S = 1.0
 MICRO_BATCH = 8
 """Most jobs of one claim: several workers on a lane share what comes in a burst."""
+
+PACE_S = 0.005
+"""Between two looks while jobs run here: no longer than an engine's step, so what comes meanwhile costs one claim and
+joins the same step. A worker with nothing to do looks at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +57,7 @@ def room(load: Load, capacity: int, max_jobs: int) -> Room:
 @dataclass(frozen=True, slots=True)
 class IntakeParts:
     """`read_journal` answers what earlier attempts left of each choice of a job; `fetch_prompt` reads what is in the
-    blob store, and may take long."""
+    blob store, and may take long; `pause` is called with seconds to let pass."""
 
     worker: str
     lane: str
@@ -64,6 +69,7 @@ class IntakeParts:
     inbox: Inbox
     fetch_prompt: Callable[[Job], Job] = lambda job: job
     tell: Watcher = lambda _: None
+    pause: Callable[[float], None] = time.sleep
 
 
 class Intake:
@@ -120,6 +126,8 @@ class Intake:
                 while self.claim():
                     pass
                 away = False
+                if self._parts.holdings.load().jobs:
+                    self._parts.pause(PACE_S)
             except StoreUnavailable as error:
                 if not away:
                     log.warning("store is away, nothing is claimed", reason=error.message)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from benchmarks import results
 from benchmarks.arguments import names
-from benchmarks.delivery_tables import points_table, scenarios_table
+from benchmarks.delivery_tables import PROMISED, points_table, promises_table, scenarios_table
 from benchmarks.workloads import WORKLOADS
 
 _NOTHING: Final = "-"
@@ -59,8 +59,8 @@ def caption(found: Mapping[str, Any]) -> str:
 def document(folder: Path, tables: Collection[str] = ()) -> str:
     """Every table that there are results for, or those that are named."""
     parts = []
-    listed = [name for asked in tables or TABLES for name in GROUPS.get(asked, (asked,))]
-    kept = {name: results.read(folder / f"{name}.json") for name in listed}
+    listed = tables or [name for name in TABLES if name != PROMISES]
+    kept = {name: results.read(folder / f"{name}.json") for name in listed if name != PROMISES}
     for name, heading in _COMPARISONS.items():
         if found := kept.get(name):
             parts.append(f"{heading}: {found['flags']['threads']} threads, {_medians(found)}. {caption(found)}.")
@@ -76,6 +76,9 @@ def document(folder: Path, tables: Collection[str] = ()) -> str:
     for name, (heading, tabled) in _DELIVERY.items():
         if found := kept.get(name):
             parts += [f"{heading}. {caption(found)}.", tabled(found)]
+    if PROMISES in listed:
+        delivery = {name: results.read(folder / f"{name}.json") for name in PROMISED}
+        parts.append(promises_table({name: found for name, found in delivery.items() if found}))
     return "\n\n".join(parts)
 
 
@@ -104,13 +107,10 @@ _DELIVERY: Final = {
     "chaos-real": ("The same points on the real model", points_table),
     "faults": ("Trouble with Redis and the lines to it, under load", scenarios_table),
 }
-GROUPS: Final = {
-    "cpu": ("cpu",),
-    "delivery": ("recovery", "cancel", "submit", "handoff", "streams", "noisy", "journal"),
-}
-"""Tables that a README shows together, by the name that stands for them."""
+PROMISES: Final = "delivery"
+"""What was promised and what was found, in one short table: asked for by name, for a README."""
 
-TABLES: Final = (*_COMPARISONS, *_FIGURES, "perplexity", *_DELIVERY, "delivery")
+TABLES: Final = (*_COMPARISONS, *_FIGURES, "perplexity", *_DELIVERY, PROMISES)
 
 
 def mark(end: str, name: str = "") -> str:

@@ -116,9 +116,18 @@ def test_kills_and_troubles_have_a_row_each(tmp_path: Path) -> None:
     assert "| stopped | 50 | 400 | 12,345 | 0 | 0 | 0 | 0 | 7 | 1.2 s |" in lines
 
 
-def test_a_group_stands_for_its_tables(tmp_path: Path) -> None:
-    for name in ("submit", "claims"):
-        results.write_figures(tmp_path / f"{name}.json", Path("fake"), {}, [Figure(name, "1 ms", (1,))])
+def test_what_was_promised_is_one_short_table(tmp_path: Path) -> None:
+    figures = [Figure("submit", "1 ms", (1,), "≤ 2 ms"), Figure("cost of it", "3 ms", (3,))]
+    results.write_figures(tmp_path / "cancel.json", Path("fake"), {}, figures)
+    counts = {"rounds": 2, "struck": 2, "jobs": 40, "tokens": 1_000}
+    point = {"point": "append.after", **counts, "lost": 0, "repeated": 1, "different": 0}
+    results.write(tmp_path / "chaos-real.json", {**results.header(Path("small")), "points": [point, point]})
+    row = {**point, "scenario": "stopped", "on_again_max_s": 1.25}
+    longer = {**row, "scenario": "stopped-for-long", "on_again_max_s": 12.0}
+    results.write(tmp_path / "faults.json", {**results.header(Path("fake")), "scenarios": [row, longer]})
     text = table.document(tmp_path, ["delivery"])
-    assert "| submit | 1 ms | - |" in text
-    assert "claims" not in text
+    assert "| submit (fake engine) | 1 ms | ≤ 2 ms |" in text
+    assert "cost of it" not in text
+    assert "| 2 points of death, 4 rounds, 4 kills, 80 jobs, 2,000 tokens (real model) | 0 lost, 2 repeated, 0" in text
+    assert "| streams go on after them (fake engine) | 1.2 s at most | ≤ 8 s |" in text
+    assert "delivery" not in table.document(tmp_path)

@@ -130,4 +130,3 @@ def test_what_was_promised_is_one_short_table(tmp_path: Path) -> None:
     assert "cost of it" not in text
     assert "| 2 points of death, 4 rounds, 4 kills, 80 jobs, 2,000 tokens (real model) | 0 lost, 2 repeated, 0" in text
     assert "| streams go on after them (fake engine) | 1.2 s at most | ≤ 8 s |" in text
-    assert "delivery" not in table.document(tmp_path)

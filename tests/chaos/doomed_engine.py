@@ -4,11 +4,11 @@ Knows no pipe and no jobs.
 """
 
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.contract.errors import ErrorInfo
 from tests.chaos.doom import Doom
+from tests.chaos.doomed import Doomed
 from workers.inference.child import Runner, load_runner
 from workers.inference.messages import AddRequest, ChildOptions, Output, Stepped
 
@@ -19,42 +19,39 @@ WITHIN_S = 0.002
 """How far into a step it dies: less than a step takes."""
 
 
-@dataclass
-class DoomedEngine:
-    """Passes everything on to the real one, or to the fake one."""
+class DoomedEngine(Doomed):
+    """Around the real one, or the fake one."""
 
-    runner: Runner
-    doom: Doom
-    fresh: bool = False
-    mad: set[str] = field(default_factory=set)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.runner, name)
+    def __init__(self, runner: Runner, doom: Doom) -> None:
+        super().__init__(runner, doom)
+        self._fresh = False
+        self._mad: set[str] = set()
 
     def add(self, request: AddRequest) -> Output | None:
-        self.fresh = True
-        return self.runner.add(request)
+        self._fresh = True
+        refused: Output | None = self._real.add(request)
+        return refused
 
     def step(self) -> Stepped:
-        named, self.fresh = "child.prefill" if self.fresh else "child.step", False
-        dies = self.doom.due(named)
+        named, self._fresh = "child.prefill" if self._fresh else "child.step", False
+        dies = self._doom.due(named)
         if dies:
-            self.doom.strike_in(WITHIN_S)
-        stepped = self.runner.step()
+            self._doom.strike_in(WITHIN_S)
+        stepped = self._real.step()
         if dies:
             time.sleep(60)  # what this step brought is told to nobody
         if any(output.finish_reason for output in stepped.outputs):
-            self.doom.at("child.last")
-        if stepped.outputs and self.doom.due("child.error"):
+            self._doom.at("child.last")
+        if stepped.outputs and self._doom.due("child.error"):
             return self._failed(stepped)
-        if self.doom.awaits(MADNESS):
-            self.mad.update(output.request_id for output in stepped.outputs)
-        return self._maddened(stepped) if self.mad else stepped
+        if self._doom.awaits(MADNESS):
+            self._mad.update(output.request_id for output in stepped.outputs)
+        return self._maddened(stepped) if self._mad else stepped
 
     def _maddened(self, stepped: Stepped) -> Stepped:
         outputs = (
             output._replace(token_ids=tuple(token ^ 1 for token in output.token_ids))
-            if output.request_id in self.mad
+            if output.request_id in self._mad
             else output
             for output in stepped.outputs
         )
@@ -63,7 +60,7 @@ class DoomedEngine:
     def _failed(self, stepped: Stepped) -> Stepped:
         """The first request of the step fails, in a way that may pass."""
         struck, *others = stepped.outputs
-        self.runner.abort((struck.request_id,))
+        self._real.abort((struck.request_id,))
         error = ErrorInfo("engine_error", "The engine was told to fail.", retryable=True)
         failed = Output(struck.request_id, struck.offset, (), error=error)
         return stepped._replace(outputs=(failed, *others))

@@ -18,6 +18,7 @@ from headrace.queue.redis import RedisQueue
 from headrace.store.async_payloads import AsyncPayloads
 from headrace.store.payloads import Payloads
 from tests.chaos.doom import Doom
+from tests.chaos.doomed import Doomed
 
 VERBS = frozenset({"accept", "claim", "append", "renew", "retry", "finish", "release", "cancel", "reap"})
 
@@ -84,15 +85,11 @@ def saying(doom: Doom, verb: str, arguments: tuple[Any, ...]) -> Generator[tuple
     return reply
 
 
-class DoomedQueue:
+class DoomedQueue(Doomed):
     """For threads."""
 
-    def __init__(self, queue: Any, doom: Doom) -> None:
-        self._queue = queue
-        self._doom = doom
-
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._queue, name)
+        found = super().__getattr__(name)
         return partial(self._say, name, found) if name in VERBS else found
 
     def _say(self, verb: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -105,15 +102,11 @@ class DoomedQueue:
             reply = call(*said, **options)
 
 
-class DoomedAsyncQueue:
+class DoomedAsyncQueue(Doomed):
     """For an event loop."""
 
-    def __init__(self, queue: Any, doom: Doom) -> None:
-        self._queue = queue
-        self._doom = doom
-
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._queue, name)
+        found = super().__getattr__(name)
         return partial(self._say, name, found) if name in VERBS else found
 
     async def _say(self, verb: str, call: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
@@ -126,35 +119,21 @@ class DoomedAsyncQueue:
             reply = await call(*said, **options)
 
 
-class DoomedPayloads:
+class DoomedPayloads(Doomed):
     """For threads: dies once something large has its place, and the queue has not heard of it."""
 
-    def __init__(self, payloads: Any, doom: Doom) -> None:
-        self._payloads = payloads
-        self._doom = doom
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._payloads, name)
-
     def shelve_result(self, lease: Lease, packed: bytes) -> str:
-        ref: str = self._payloads.shelve_result(lease, packed)
+        ref: str = self._real.shelve_result(lease, packed)
         if ref:
             self._doom.at("finish.shelved")
         return ref
 
 
-class DoomedAsyncPayloads:
-    """For an event loop."""
-
-    def __init__(self, payloads: Any, doom: Doom) -> None:
-        self._payloads = payloads
-        self._doom = doom
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._payloads, name)
+class DoomedAsyncPayloads(Doomed):
+    """The same for an event loop."""
 
     async def shelve_prompt(self, job: Job) -> Job:
-        shelved: Job = await self._payloads.shelve_prompt(job)
+        shelved: Job = await self._real.shelve_prompt(job)
         if shelved.prompt_ref:
             self._doom.at("accept.shelved")
         return shelved

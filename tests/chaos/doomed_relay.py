@@ -4,35 +4,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.chaos.doom import Doom
+from tests.chaos.doomed import Doomed
 
 
-class DoomedRelay:
+class DoomedRelay(Doomed):
     """Opens roads as the real one does."""
-
-    def __init__(self, relay: Any, doom: Doom) -> None:
-        self._relay = relay
-        self._doom = doom
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._relay, name)
 
     @asynccontextmanager
     async def follow(self, *arguments: Any, **options: Any) -> AsyncIterator["DoomedRoad"]:
-        async with self._relay.follow(*arguments, **options) as road:
+        async with self._real.follow(*arguments, **options) as road:
             yield DoomedRoad(road, self._doom)
 
 
-class DoomedRoad:
-    def __init__(self, road: Any, doom: Doom) -> None:
-        self._road = road
-        self._doom = doom
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._road, name)
-
+class DoomedRoad(Doomed):
     async def next(self, timeout_s: float) -> Any:
-        event = await self._road.next(timeout_s)
+        event = await self._real.next(timeout_s)
         if event is not None:
             self._doom.at("relay")
         return event

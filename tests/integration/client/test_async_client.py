@@ -9,8 +9,9 @@ import pytest
 from headrace import AsyncClient, Client
 from headrace.client import Patience
 from headrace.contract.events import Delta
+from tests.chaos.faults.conditions import Conditions
+from tests.chaos.faults.proxy import proxying
 from tests.e2e.fleet import Fleet
-from tests.integration.client.cutting_proxy import cutting
 
 QUICK = Patience(first_delay_s=0.01, longest_delay_s=0.1)
 
@@ -23,24 +24,26 @@ async def until(condition: Callable[[], bool], what: str, limit_s: float = 20.0)
 
 
 async def test_fifty_streams_over_connections_that_are_cut_give_the_results(fake_fleet: Fleet) -> None:
-    async with cutting(fake_fleet.url, cut_after=1500) as proxy, AsyncClient(proxy.url, patience=QUICK) as client:
+    with proxying(fake_fleet.url) as proxy:
+        proxy.set(Conditions(cut_after=1500))
+        async with AsyncClient(f"http://{proxy.address}", patience=QUICK) as client:
 
-        async def one(number: int) -> tuple[str, str, int]:
-            job = await client.submit(model="fake", prompt=f"{number}", max_tokens=40, seed=number)
-            text = "".join([piece async for piece in job.text_stream()])
-            result = await job.wait(timeout=60)
-            return text, result.text, result.usage.completion_tokens
+            async def one(number: int) -> tuple[str, str, int]:
+                job = await client.submit(model="fake", prompt=f"{number}", max_tokens=40, seed=number)
+                text = "".join([piece async for piece in job.text_stream()])
+                result = await job.wait(timeout=60)
+                return text, result.text, result.usage.completion_tokens
 
-        answers = await asyncio.gather(*(one(number) for number in range(50)))
+            answers = await asyncio.gather(*(one(number) for number in range(50)))
     assert all(streamed == result and tokens == 40 for streamed, result, tokens in answers)
     assert len({text for text, _, _ in answers}) == 50
     assert proxy.cuts >= 50
 
 
 async def test_a_cancelled_task_leaves_no_connection_and_the_job_goes_on(fake_fleet: Fleet) -> None:
-    async with AsyncClient(fake_fleet.url) as direct, cutting(fake_fleet.url) as proxy:
-        job = await direct.submit(model="fake", prompt="go on", max_tokens=150, seed=1)
-        async with AsyncClient(proxy.url) as client:
+    with proxying(fake_fleet.url) as proxy:
+        async with AsyncClient(fake_fleet.url) as direct, AsyncClient(f"http://{proxy.address}") as client:
+            job = await direct.submit(model="fake", prompt="go on", max_tokens=150, seed=1)
             begun = asyncio.Event()
 
             async def read() -> None:
@@ -54,18 +57,18 @@ async def test_a_cancelled_task_leaves_no_connection_and_the_job_goes_on(fake_fl
             with pytest.raises(asyncio.CancelledError):
                 await task
             await until(lambda: proxy.open == 0, "the stream's connection to be closed")
-        assert (await job.wait(timeout=60)).usage.completion_tokens == 150
+            assert (await job.wait(timeout=60)).usage.completion_tokens == 150
 
 
 async def test_a_stream_that_is_left_early_is_closed(fake_fleet: Fleet) -> None:
-    async with cutting(fake_fleet.url) as proxy, AsyncClient(fake_fleet.url) as direct:
-        job = await direct.submit(model="fake", prompt="go on", max_tokens=500, seed=2)
-        async with AsyncClient(proxy.url) as client:
+    with proxying(fake_fleet.url) as proxy:
+        async with AsyncClient(fake_fleet.url) as direct, AsyncClient(f"http://{proxy.address}") as client:
+            job = await direct.submit(model="fake", prompt="go on", max_tokens=500, seed=2)
             async for event in client.job(job.id).stream():
                 if isinstance(event, Delta):
                     break
             await until(lambda: proxy.open == 0, "the stream's connection to be closed")
-        assert (await job.cancel()).state == "CANCELLED"
+            assert (await job.cancel()).state == "CANCELLED"
 
 
 async def test_jobs_end_in_their_own_order(fake_fleet: Fleet) -> None:

@@ -1,6 +1,7 @@
 """`headrace config`: the settings as every process here would see them. Knows printing; `settings` reads them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,8 +65,8 @@ def masked(value: Any) -> Any:
     return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***", value))
 
 
-def _origin(origins: Any, section: str, name: str) -> str:
-    return str(origins.get(f"{section}.{name}", "default"))
+def _origin(origins: Mapping[str, str], section: str, name: str) -> str:
+    return origins.get(f"{section}.{name}", "default")
 
 
 def _text(value: Any) -> str:

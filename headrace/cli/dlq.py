@@ -1,17 +1,15 @@
 """`headrace dlq`: the dead jobs that wait for a person. Knows arguments and columns; the client does the rest."""
 
-import re
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from headrace.cli import output
-from headrace.cli.job_list import moment, span
-from headrace.cli.options import ApiKey, AsJson, JobId, Url, connect, known_models
+from headrace.cli.letter_filters import filtered
+from headrace.cli.options import ApiKey, AsJson, JobId, Url, connect
 from headrace.client import DeadLetter, LetterOutcome
 from headrace.client.letters import Filters
 from headrace.contract.errors import InvalidRequest
@@ -20,37 +18,21 @@ app = typer.Typer(no_args_is_help=True, help="Dead jobs: look at them, redrive o
 
 _HEADING = ("JOB", "MODEL", "REASON", "ATTEMPTS", "DEATHS", "DIED", "LAST ERROR")
 _WIDE = 60
-_AGES = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-Ids = Annotated[list[str] | None, typer.Argument(help="Only these: job_… job_…", show_default=False)]
-OfModel = Annotated[str | None, typer.Option("--model", help="Only of this model.", autocompletion=known_models)]
-Lane = Annotated[str | None, typer.Option(help="Only of this lane: <model>@<release>.")]
-Tenant = Annotated[str | None, typer.Option(help="Only of this tenant.")]
-Code = Annotated[str | None, typer.Option(help="Only with this code, as their reason or on the way to it.")]
-Since = Annotated[str | None, typer.Option(help="Died from then on: 30m, 2h or 7d ago, or 2026-11-23T14:00.")]
-Until = Annotated[str | None, typer.Option(help="Died until then, said likewise.")]
-Metadata = Annotated[list[str] | None, typer.Option(help="key=value in the job's metadata; may come several times.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="How many at most.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which.")]
 
 
 @app.command("list")
+@filtered
 def list_letters(
-    ids: Ids = None,
-    model: OfModel = None,
-    lane: Lane = None,
-    tenant: Tenant = None,
-    code: Code = None,
-    since: Since = None,
-    until: Until = None,
-    metadata: Metadata = None,
+    wanted: Filters,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     json: AsJson = False,
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
     """Dead jobs, the latest death first."""
-    wanted = _filters(ids, model, lane, tenant, code, since, until, metadata)
     with connect(url, api_key) as client:
         found = client.dlq.list(limit=limit, **wanted)
         if json:
@@ -74,15 +56,9 @@ def show(job: JobId, json: AsJson = False, url: Url = None, api_key: ApiKey = No
 
 
 @app.command()
+@filtered
 def redrive(
-    ids: Ids = None,
-    model: OfModel = None,
-    lane: Lane = None,
-    tenant: Tenant = None,
-    code: Code = None,
-    since: Since = None,
-    until: Until = None,
-    metadata: Metadata = None,
+    wanted: Filters,
     rate: Annotated[float | None, typer.Option(help="Jobs a second; as fast as it goes without.")] = None,
     limit: Limit = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds that each new job has; none without.")] = None,
@@ -95,7 +71,6 @@ def redrive(
 
     Stop it whenever you like and say it again: no job is redriven twice. Exits with 1 if any had to stay parked.
     """
-    wanted = _filters(ids, model, lane, tenant, code, since, until, metadata)
     with connect(url, api_key) as client:
         outcomes = client.dlq.redrive(
             rate=rate,
@@ -109,15 +84,9 @@ def redrive(
 
 
 @app.command()
+@filtered
 def purge(
-    ids: Ids = None,
-    model: OfModel = None,
-    lane: Lane = None,
-    tenant: Tenant = None,
-    code: Code = None,
-    since: Since = None,
-    until: Until = None,
-    metadata: Metadata = None,
+    wanted: Filters,
     everything: Annotated[bool, typer.Option("--all", help="All of them, where there is no filter.")] = False,
     limit: Limit = None,
     dry_run: DryRun = False,
@@ -127,7 +96,6 @@ def purge(
     api_key: ApiKey = None,
 ) -> None:
     """Delete them for good: records, events and prompts. Asks first, unless it is told --yes."""
-    wanted = _filters(ids, model, lane, tenant, code, since, until, metadata)
     with connect(url, api_key) as client:
         if not (yes or dry_run):
             doomed = client.dlq.purge(everything=everything, limit=limit, dry_run=True, **wanted)
@@ -140,50 +108,6 @@ def purge(
             **wanted,
         )
     _sum_up(outcomes, "would be purged" if dry_run else "purged")
-
-
-def _filters(
-    ids: list[str] | None,
-    model: str | None,
-    lane: str | None,
-    tenant: str | None,
-    code: str | None,
-    since: str | None,
-    until: str | None,
-    metadata: list[str] | None,
-) -> Filters:
-    now = time.time()
-    pairs = dict(_pair(text) for text in metadata or [])
-    return Filters(
-        ids=ids or None,
-        model=model,
-        lane=lane,
-        tenant=tenant,
-        code=code,
-        since=None if since is None else _moment_ms(since, now),
-        until=None if until is None else _moment_ms(until, now),
-        metadata=pairs or None,
-    )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, sign, value = text.partition("=")
-    if not key or not sign:
-        raise InvalidRequest(f"{text!r} is not key=value.", param="metadata")
-    return key, value
-
-
-def _moment_ms(text: str, now: float) -> int:
-    """Milliseconds since 1970 of an age (30m, 2h, 7d) or of a date and time, local where it names no zone."""
-    age = re.fullmatch(r"(?a)(\d{1,9})([smhd])", text)
-    if age is not None:
-        return round((now - int(age[1]) * _AGES[age[2]]) * 1000)
-    try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(
-            f"{text!r} is not a time.", next_step="Say an age like 30m, 2h or 7d, or a time like 2026-11-23T14:00."
-        ) from None
 
 
 def _confirm(count: int) -> None:
@@ -218,7 +142,7 @@ def _row(letter: DeadLetter, now_ms: int) -> tuple[str, ...]:
         letter.reason.code,
         str(letter.attempts),
         str(letter.deaths),
-        span((now_ms - letter.ended_at) / 1000),
+        output.span((now_ms - letter.ended_at) / 1000),
         last if len(last) <= _WIDE else f"{last[: _WIDE - 1]}…",
     )
 
@@ -232,8 +156,8 @@ def _lines(raw: Any) -> list[str]:
         "lane": raw["lane"],
         "class": raw["class"],
         "tenant": raw["tenant"],
-        "created_at": moment(raw["created_at"]),
-        "ended_at": moment(raw["ended_at"]),
+        "created_at": output.moment(raw["created_at"]),
+        "ended_at": output.moment(raw["ended_at"]),
         "counted": f"{raw['attempts']} attempts, {raw['retries']} retries, {raw['deaths']} deaths",
         "redrive_of": raw["redrive_of"],
         "tokens": f"{request['prompt_tokens']} in, {sum(one['tokens'] for one in raw['choices'])} out"
@@ -244,7 +168,7 @@ def _lines(raw: Any) -> list[str]:
     }
     lines = [f"{name:<12}  {value}" for name, value in facts.items() if value not in (None, "")]
     lines += [
-        f"attempt {past['attempt']:<3}   {moment(past['at'])}  {past['worker']}  after {past['offset']} tokens  "
+        f"attempt {past['attempt']:<3}   {output.moment(past['at'])}  {past['worker']}  after {past['offset']} tokens  "
         f"{past['code']}: {past['message']}"
         for past in raw["history"]
     ]

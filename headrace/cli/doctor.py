@@ -10,6 +10,7 @@ import typer
 
 from headrace import settings
 from headrace.cli import fleet_checks, machine_checks, output
+from headrace.cli.config import Config
 from headrace.cli.findings import Finding, State, failed
 from headrace.cli.options import ApiKey, Url
 from headrace.client.endpoint import Endpoint
@@ -17,7 +18,7 @@ from headrace.contract.errors import SetupError
 
 
 def doctor(
-    config: Annotated[Path | None, typer.Option("--config", help="A YAML file of settings.")] = None,
+    config: Config = None,
     redis_url: Annotated[str | None, typer.Option(help="A Redis of your own instead of the embedded one.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
     url: Url = None,

@@ -133,8 +133,7 @@ def _ask(url: str) -> Asked:
 def _config(client: Any) -> dict[str, Any]:
     """CONFIG, where we may ask: hosted ones refuse."""
     try:
-        with store_errors():
-            return {name: value for option in _OPTIONS for name, value in client.config_get(option).items()}
+        return {name: value for option in _OPTIONS for name, value in client.config_get(option).items()}
     except Exception:  # noqa: BLE001 - a refusal of any kind means that it is not told
         return {}
 

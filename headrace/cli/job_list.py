@@ -15,7 +15,6 @@ app = typer.Typer(invoke_without_command=True, help="The jobs there are, newest 
 
 _HEADING = ("JOB", "STATE", "MODEL", "CLASS", "AGE", "TOKENS")
 _STATES = [state.value.lower() for state in State]
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _RELATED = ("redrive_of", "redriven_as", "replay_of", "fallback_of")
 _TIMES = ("created_at", "queued_at", "leased_at", "first_token_at", "ended_at", "deadline_at")
 
@@ -67,7 +66,7 @@ def show(job: JobId, json: AsJson = False, url: Url = None, api_key: ApiKey = No
 
 def _row(view: JobView, now_ms: int) -> tuple[str, ...]:
     created = view.raw.get("created_at")
-    age = "-" if created is None else span((now_ms - created) / 1000)
+    age = "-" if created is None else output.span((now_ms - created) / 1000)
     usage = view.usage
     tokens = f"{usage.prompt_tokens}+{usage.completion_tokens}" if usage else "-"
     return view.id, view.state.value.lower(), view.model, str(view.raw.get("class", "-")), age, tokens
@@ -76,7 +75,7 @@ def _row(view: JobView, now_ms: int) -> tuple[str, ...]:
 def _facts(raw: Mapping[str, Any]) -> dict[str, str]:
     """What is worth a line, in the order in which it happened."""
     facts = {name: str(raw[name]) for name in ("id", "state", "model", "class", "kind", "attempt") if name in raw}
-    facts |= {name: moment(raw[name]) for name in _TIMES if raw.get(name) is not None}
+    facts |= {name: output.moment(raw[name]) for name in _TIMES if raw.get(name) is not None}
     if usage := raw.get("usage"):
         facts["tokens"] = f"{usage['prompt_tokens']} in, {usage['completion_tokens']} out"
     facts |= {f"  {key}": str(value) for key, value in (raw.get("metadata") or {}).items()}
@@ -86,17 +85,3 @@ def _facts(raw: Mapping[str, Any]) -> dict[str, str]:
     if error := raw.get("error"):
         facts["error"] = f"{error['code']}: {error['message']}"
     return facts
-
-
-def moment(milliseconds: int) -> str:
-    """A point in time where the reader is, to the millisecond."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) + f".{rest:03}"
-
-
-def span(seconds: float) -> str:
-    """An age in its largest unit: 5s, 12m, 3h, 2d. A clock that is behind makes it 0s."""
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return "0s"

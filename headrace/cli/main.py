@@ -24,9 +24,9 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "up": "headrace.cli.up:up",
         "gateway": "headrace.cli.servers:gateway",
         "worker": "headrace.cli.servers:worker",
-        "submit": "headrace.cli.jobs:submit",
-        "events": "headrace.cli.jobs:events",
-        "cancel": "headrace.cli.jobs:cancel",
+        "submit": "headrace.cli.one_job:submit",
+        "events": "headrace.cli.one_job:events",
+        "cancel": "headrace.cli.one_job:cancel",
         "replay": "headrace.cli.replay:replay",
         "jobs": "headrace.cli.job_list:app",
         "dlq": "headrace.cli.dlq:app",
@@ -94,7 +94,8 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Exit codes: 0 done, 1 an error (one line on standard error), 2 wrong usage, 130 interrupted."""
+    """Exit codes: what a verb says, else 0 done, 1 an error (one line on standard error), 2 wrong usage, 130
+    interrupted, 141 nobody reads any more."""
     try:
         code = app(arguments, prog_name="headrace", standalone_mode=False)
         sys.stdout.flush()

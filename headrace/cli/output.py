@@ -3,11 +3,14 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from headrace.models.pull import Progress
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
 def data(text: str) -> None:
@@ -33,6 +36,20 @@ def table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         data("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def moment(milliseconds: int) -> str:
+    """A point in time where the reader is, to the millisecond."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) + f".{rest:03}"
+
+
+def span(seconds: float) -> str:
+    """An age in its largest unit: 5s, 12m, 3h, 2d. A clock that is behind makes it 0s."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return "0s"
 
 
 @contextmanager

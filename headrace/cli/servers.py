@@ -8,11 +8,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from headrace import settings
+from headrace.cli.config import Config
 from headrace.contract.errors import SetupError
 from headrace.supervisor.fleet import need_server
 
 RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="redis://host:port/db")]
-Config = Annotated[Path | None, typer.Option("--config", help="A YAML file of settings.")]
 
 
 def gateway(

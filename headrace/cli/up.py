@@ -13,6 +13,7 @@ import typer
 
 from headrace import models, settings
 from headrace.cli import output
+from headrace.cli.config import Config
 from headrace.contract.errors import SetupError
 from headrace.models import pull
 from headrace.supervisor.fleet import Fleet, need_servers
@@ -40,7 +41,7 @@ def up(
         list[str] | None,
         typer.Option(help="A name of `headrace models list`, or file:, hf:, s3: or <id>=…; once for each model."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
+    config: Config = None,
     json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON document.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Logs and tracebacks on standard error.")] = False,
 ) -> int:
@@ -138,10 +139,12 @@ def _run(command: list[str], fleet: Fleet, stop: _Stop) -> int:
 
 
 def _port(text: str | None) -> int | None:
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
+    if text is None:
+        return None
     if text == "auto":
         return 0
+    if text.isdecimal():
+        return int(text)
     raise SetupError(f"{text!r} is not a port.", next_step="Give a number, or auto for a free one.")
 
 

@@ -126,12 +126,14 @@ class RunningJob:
         self.choices[choice].rewind(have)
         self.urgent = True
 
-    def stalled(self, before: float, since: float) -> bool:
-        """The engine stepped on without it, after its first scheduled chunk, and it has not got on since `before`;
-        what was before `since` does not count. Waiting for a first turn is no fault, and an engine that does not step
-        at all is the engine's."""
-        last = max(self.progress_at, since)
-        return last < before and self.scheduled and self.fate is None and not self.all_said
+    def got_on(self, now: float) -> None:
+        """The engine has said something of it, or had it in a step."""
+        self.scheduled, self.progress_at = True, now
+
+    def stalled(self, limit: float) -> bool:
+        """It has not got on since `limit` although it had its first turn. Waiting for that is no fault, and an engine
+        that does not step at all is the engine's."""
+        return self.progress_at < limit and self.scheduled and self.fate is None and not self.all_said
 
     @property
     def all_said(self) -> bool:

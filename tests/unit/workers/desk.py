@@ -22,6 +22,7 @@ from workers.inference.fake_engine import FakeEngine, Knobs, byte_tokenizer
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import EngineStepped, EngineUp, Inbox, Take
 from workers.inference.messages import Command, Output, Ready, Stepped, StepStats
+from workers.inference.running import RunningJob
 
 TOKENIZER = Tokenizer(byte_tokenizer())
 READY = FakeEngine(Knobs()).ready()
@@ -158,6 +159,12 @@ class Desk:
     def claims(self) -> bool:
         """Whether the gate is open."""
         return self._open
+
+    def running(self, job: Job) -> RunningJob:
+        """As the emitter has it, for what no message can bring about."""
+        found = self.emitter._roster.find(job.lease)
+        assert found is not None
+        return found
 
     def ended(self) -> bool:
         return self.emitter.ended

@@ -102,7 +102,7 @@ def test_a_job_whose_choices_are_all_journaled_goes_straight_to_its_end(desk: De
     job = desk.take()
     desk.step(job, "a", 0)
     # The journal takes the last delta, and the worker is gone before it can finish.
-    taken = desk.emitter._jobs[job.id]
+    taken = desk.running(job)
     taken.choices[0].push(1, tuple(b"b"), "length", desk.now)
     desk.queue.append([taken.append()])
     desk.queue.release(job.lease)

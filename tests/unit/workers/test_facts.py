@@ -176,7 +176,7 @@ def test_a_large_success_that_lands_before_a_drain_is_told_as_one(desk: Desk) ->
     job = desk.take()
     desk.queue.held_up = {job.id: (free := threading.Event())}
     desk.step(job, "a" * LARGE, 0, "stop")
-    MemoryQueue.finish(desk.queue, job.lease, desk.emitter._jobs[job.id].ending())
+    MemoryQueue.finish(desk.queue, job.lease, desk.running(job).ending())
     desk.emitter.handle(Drain())
     desk.turn()
     free.set()

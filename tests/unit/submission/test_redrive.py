@@ -1,102 +1,27 @@
-"""Redrive and purge on a real Redis, with prompts in a blob store: killed anywhere, nothing is lost or done twice."""
+"""Redrive on a real Redis, with prompts in a blob store: what of a dead job the new one has, and what is left alone."""
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
 
-from headrace.contract.dead_letter_query import DeadLetterFilter
 from headrace.contract.errors import BlobsUnavailable, ContextLengthExceeded, ErrorInfo, QueueFull, RevisionGone
 from headrace.contract.generation import FrozenRequest, Sampling, Usage
 from headrace.contract.ids import new_job_id
-from headrace.contract.job import Fallback, Job, JobClass, Kind, Past, State
-from headrace.queue.async_redis import AsyncRedisQueue
-from headrace.queue.base import AcceptReply, Append, ClaimRequest, Outcome, ReapRequest, Timing
-from headrace.queue.redis import RedisQueue
+from headrace.contract.job import Job, JobClass, Kind, Past, State
+from headrace.queue.base import AcceptReply, Outcome, Timing
 from headrace.store import keys
-from headrace.store.async_payloads import AsyncPayloads
-from headrace.store.blobs_folder import FolderBlobs
-from headrace.store.cards import CardBook, Release
-from headrace.store.dead_letters import DeadLetters
-from headrace.store.payloads import Payloads
+from headrace.store.cards import Release
 from headrace.submission.idempotency import check_key
-from headrace.submission.redrive import Redriven, Redriver, fresh, idem_key_of, release_for
-from tests.unit.submission.announced import CARD, announce
-
-LANE = "small@stable"
-OTHER = Fallback("other", "other@stable", "r9", FrozenRequest(tuple(range(50)), Sampling(seed=7), 9))
-EVERY = DeadLetterFilter()
-
-
-class Killed(BaseException):
-    """The process is gone at this point."""
-
-
-class Bench:
-    """Dead jobs on a real Redis; prompts of more than 40 bytes lie in a folder."""
-
-    def __init__(self, client: redis.Redis, async_client: redis.asyncio.Redis, folder: Path) -> None:
-        self.client = client
-        self.blobs = FolderBlobs(folder)
-        self.payloads = Payloads(self.blobs, 40)
-        self.queue = RedisQueue(client, Timing(), payloads=self.payloads)
-        awaited = AsyncPayloads(self.payloads)
-        self.letters = DeadLetters(async_client, awaited)
-        self.async_queue = AsyncRedisQueue(async_client, Timing(), payloads=awaited)
-        self.told: list[Job] = []
-        self.redriver = Redriver(
-            self.async_queue, CardBook(async_client, ttl_s=0), self.letters, awaited, Timing(), self.told.append
-        )
-
-    def bury(self, prompt: int = 4, **fields: object) -> Job:
-        """A job that killed three engines."""
-        request = FrozenRequest(tuple(range(prompt)), Sampling(seed=7, temperature=0.3), 16, ("x",))
-        job = Job(
-            id=new_job_id(),
-            model="small",
-            lane=LANE,
-            revision=CARD.revision,
-            job_class=JobClass.BATCH,
-            kind=Kind.CHAT,
-            request=request,
-            traceparent="00-trace",
-            metadata={"row": "7"},
-        )
-        self.queue.accept(replace(job, **fields))  # type: ignore[arg-type]
-        for _ in range(3):
-            asked = ClaimRequest((LANE,), "w_1", CARD.revision, "d", 1_000, 1_000, 1)
-            (claimed,) = self.queue.claim(asked)
-            self.queue.append([Append(claimed.lease)])
-            self.queue.reap(ReapRequest("w_1", died=True))
-        return self.get(job.id)
-
-    def get(self, job_id: str) -> Job:
-        job = self.queue.get(job_id)
-        assert job is not None
-        return job
-
-    def parked(self) -> set[str]:
-        return self._members(keys.dlq(LANE))
-
-    def queued(self) -> set[str]:
-        return self._members(keys.lane(LANE, "batch"))
-
-    def _members(self, key: str) -> set[str]:
-        members: Any = self.client.zrange(key, 0, -1)
-        return {member.decode() for member in members}
-
-    def blob_keys(self) -> list[str]:
-        return [blob.key for blob in self.blobs.listing()]
+from headrace.submission.redrive import Redriven, fresh, idem_key_of, release_for
+from tests.unit.submission.announced import CARD
+from tests.unit.submission.dead_letter_bench import EVERY, LANE, OTHER, Bench
 
 
 @pytest.fixture
 def bench(client: redis.Redis, async_client: redis.asyncio.Redis, tmp_path: Path) -> Bench:
-    announce(client)
     return Bench(client, async_client, tmp_path / "blobs")
 
 
@@ -207,85 +132,6 @@ def test_every_field_of_a_record_is_either_taken_along_or_left() -> None:
     assert {field.name for field in fields(Job)} == asked | new | became
 
 
-async def test_a_fallbacks_prompt_is_copied_and_purged_with_the_job(bench: Bench) -> None:
-    dead, old = bench.bury(fallback=OTHER), bench.bury(fallback=OTHER)
-    assert bench.blob_keys() == [f"prompts/{dead.id}.1", f"prompts/{old.id}.1"]
-    assert await bench.letters.purge(dead.id)
-    (outcome,) = (await bench.redriver.redrive(EVERY, limit=10)).outcomes
-    new = bench.get(outcome.job_id)
-    assert bench.payloads.fetch_prompts(new).fallback == replace(OTHER, prompt_ref=f"blob:prompts/{new.id}.1")
-    assert bench.blob_keys() == [f"prompts/{old.id}.1", f"prompts/{new.id}.1"]
-
-
-@pytest.mark.parametrize("verb", ["purge", "redrive"])
-async def test_a_ledger_hears_that_the_job_is_done_before_it_is_gone(
-    bench: Bench, async_client: redis.asyncio.Redis, verb: str
-) -> None:
-    """Its message may come again, and must not bring the job back."""
-    letter = bench.bury(40, ledger_receipt="sqs")
-    settled: list[tuple[str, bool]] = []
-
-    async def settle(job: Job) -> None:
-        settled.append((job.id, bench.queue.get(job.id) is not None))
-
-    letters = DeadLetters(async_client, AsyncPayloads(bench.payloads), settle)
-    if verb == "purge":
-        await letters.purge(letter.id)
-    else:
-        await letters.retire(letter, new_job_id(), record_ms=1_000, journal_ms=1_000)
-    assert settled == [(letter.id, True)]
-    assert bench.parked() == set()
-
-
-async def test_killed_before_the_letter_has_left_it_makes_no_second_job(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = bench.bury()
-
-    async def killed(*_: object, **__: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.letters, "retire", killed)
-        with pytest.raises(Killed):
-            await bench.redriver.redrive(EVERY, limit=10)
-    assert bench.parked() == {old.id}
-    (first,) = bench.queued()
-    page = await bench.redriver.redrive(EVERY, limit=10)
-    assert page.outcomes == (Redriven(old.id, first),)
-    assert bench.queued() == {first}
-    assert bench.parked() == set()
-    assert len(bench.told) == 1
-
-
-async def test_a_call_whose_answer_was_lost_makes_no_second_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue has the job, and the gateway never hears of it."""
-    old = bench.bury(40)
-    accept = bench.async_queue.accept
-
-    async def lost(job: Job, *, body_hash: str = "") -> AcceptReply:
-        await accept(job, body_hash=body_hash)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.async_queue, "accept", lost)
-        with pytest.raises(Killed):
-            await bench.redriver.redrive(EVERY, limit=10)
-    await bench.redriver.redrive(EVERY, limit=10)
-    (only,) = bench.queued()
-    assert bench.get(old.id).redriven_as == only
-
-
-async def test_two_at_once_make_one_job_each(bench: Bench) -> None:
-    ids = {bench.bury().id for _ in range(6)}
-    pages = await asyncio.gather(*(bench.redriver.redrive(EVERY, limit=10) for _ in range(3)))
-    assert len(bench.queued()) == len(ids)
-    assert bench.parked() == set()
-    for page in pages:
-        for outcome in page.outcomes:
-            assert outcome.job_id in bench.queued()
-
-
 async def test_what_cannot_be_redriven_is_left_and_the_others_go_on(bench: Bench) -> None:
     gone, lost, fine = bench.bury(), bench.bury(40), bench.bury()
     bench.client.hset(keys.job(gone.id), "revision", "r0")
@@ -337,119 +183,3 @@ async def test_a_dry_run_and_a_blob_store_that_is_away_change_nothing(
         await bench.letters.purge(letter.id)
     assert bench.client.hgetall(keys.job(letter.id)) == before
     assert (bench.parked(), bench.queued()) == ({letter.id}, set())
-
-
-async def test_a_purge_leaves_nothing_of_the_job(bench: Bench) -> None:
-    known = set(bench.client.scan_iter())
-    kept = bench.bury(40)
-    letter = bench.bury(40, idem_key="mine")
-    assert await bench.letters.purge(letter.id)
-    assert not await bench.letters.purge(letter.id)
-    assert bench.blob_keys() == [f"prompts/{kept.id}"]
-    assert bench.client.zrange(keys.job_index("default"), 0, -1) == [kept.id.encode()]
-    assert [key for key in set(bench.client.scan_iter()) - known if letter.id.encode() in key or b"mine" in key] == []
-
-
-async def test_a_purge_that_is_killed_is_finished_by_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    letter = bench.bury(40)
-    drop = bench.blobs.delete
-
-    def then_killed(key: str) -> None:
-        drop(key)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.blobs, "delete", then_killed)
-        with pytest.raises(Killed):
-            await bench.letters.purge(letter.id)
-    assert (bench.parked(), bench.blob_keys()) == ({letter.id}, [])
-    assert await bench.letters.purge(letter.id)
-    assert bench.parked() == set()
-    assert bench.queue.get(letter.id) is None
-
-
-async def test_a_purge_between_redrive_and_retirement_brings_nothing_back(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A record that was purged meanwhile must not come back as a field without an owner."""
-    letter = bench.bury()
-    retire: Callable[..., object] = bench.letters.retire
-
-    async def after_a_purge(*args: object, **named: object) -> None:
-        assert await bench.letters.purge(letter.id)
-        await retire(*args, **named)  # type: ignore[misc]
-
-    monkeypatch.setattr(bench.letters, "retire", after_a_purge)
-    await bench.redriver.redrive(EVERY, limit=10)
-    assert bench.client.exists(keys.job(letter.id), keys.journal(letter.id)) == 0
-    assert len(bench.queued()) == 1
-
-
-async def test_neither_touches_a_job_that_lives_or_was_redriven(bench: Bench) -> None:
-    letter = bench.bury()
-    (outcome,) = (await bench.redriver.redrive(EVERY, limit=10)).outcomes
-    for job_id in (letter.id, outcome.job_id):
-        assert not await bench.letters.purge(job_id)
-        assert await bench.letters.find(job_id) is None
-    named = DeadLetterFilter(ids=(letter.id, outcome.job_id))
-    page = await bench.redriver.redrive(named, limit=10)
-    assert page.outcomes[0] == Redriven(letter.id, outcome.job_id)
-    assert page.outcomes[1].error is not None
-    assert bench.queued() == {outcome.job_id}
-
-
-class Killer:
-    """Kills this process at its n-th call to Redis, before the server has heard of it or before its answer is read."""
-
-    def __init__(self, client: redis.asyncio.Redis, patch: pytest.MonkeyPatch) -> None:
-        self._call: Any = client.execute_command
-        self._left, self._heard = 0, False
-        patch.setattr(client, "execute_command", self._watched)
-
-    def at(self, call: int, *, heard: bool) -> None:
-        self._left, self._heard = call, heard
-
-    async def _watched(self, *args: Any, **named: Any) -> Any:
-        self._left -= 1
-        if self._left == 0 and not self._heard:
-            raise Killed
-        answer = await self._call(*args, **named)
-        if self._left == 0:
-            raise Killed
-        return answer
-
-
-@pytest.mark.parametrize("verb", ["redrive", "purge"])
-@pytest.mark.parametrize("heard", [False, True])
-async def test_killed_at_any_call_and_said_again(
-    bench: Bench, async_client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch, verb: str, heard: bool
-) -> None:
-    async def said(letter: Job) -> None:
-        if verb == "redrive":
-            await bench.redriver.redrive(DeadLetterFilter(ids=(letter.id,)), limit=10)
-        else:
-            await bench.letters.purge(letter.id)
-
-    killer = Killer(async_client, monkeypatch)
-    call, killed = 0, True
-    while killed:
-        call, killed, letter = call + 1, False, bench.bury(40)
-        killer.at(call, heard=heard)
-        try:
-            await said(letter)
-        except Killed:
-            killed = True
-        killer.at(0, heard=heard)
-        await said(letter)
-        assert bench.parked() == set()
-        new = bench.queued()
-        if verb == "redrive":
-            (job_id,) = new
-            assert bench.get(letter.id).redriven_as == job_id
-            assert bench.payloads.fetch_prompt(bench.get(job_id)).request.prompt_ids == tuple(range(40))
-            bench.queue.cancel(job_id)
-        else:
-            assert new == set()
-            assert bench.queue.get(letter.id) is None
-            assert bench.blob_keys() == []
-    assert call > 3  # that many calls it has at least, and each of them was the last of one life

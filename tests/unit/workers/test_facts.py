@@ -22,11 +22,6 @@ CLAIM = ClaimRequest(("m@stable",), WORKER, "r", "d", 10_000, 10_000, 1)
 BOOM = ErrorInfo("engine_error", "boom", retryable=True)
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
 def test_a_whole_life_is_told_in_order(desk: Desk) -> None:
     job = desk.take()
     desk.step(job, "a", 0)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.engine.any_schedule import PAGE_SIZES, SMALL_PAGES, AnySchedule, Report, draw, main, wide_model
+from tests.unit.engine.any_schedule import AnySchedule, Report, main, wide_model
+from tests.unit.engine.drawn_schedule import PAGE_SIZES, SMALL_PAGES, draw
 
 
 @pytest.mark.parametrize(

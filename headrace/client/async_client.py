@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import httpx2
 
@@ -16,7 +16,7 @@ from headrace.client.async_handle import AsyncJobHandle
 from headrace.client.attempts import Attempts
 from headrace.client.following import Following
 from headrace.client.gateways import Gateways
-from headrace.client.result import JobView, ModelView, read_model, read_view
+from headrace.client.result import JobView, ModelView, read_model, read_model_ids, read_view, read_workers
 from headrace.client.retry import Patience
 from headrace.client.waiting import Rounds
 from headrace.contract.errors import JobNotFound
@@ -95,42 +95,24 @@ class AsyncClient:
             sampling=sampling,
         )
         job = core.read_json(await self._send(call))
-        return AsyncJobHandle(self, str(job["id"]), None if wait is None else read_view(job))
+        return AsyncJobHandle(self, core.read_id(job), None if wait is None else read_view(job))
 
     def job(self, job_id: str) -> AsyncJobHandle:
         """A handle on a job submitted earlier, by whomever. Asks the gateway nothing yet."""
         return AsyncJobHandle(self, job_id)
 
     async def jobs(
-        self,
-        *,
-        state: listing.States | None = None,
-        model: str | None = None,
-        job_class: JobClass | str | None = None,
-        created_after: listing.Moment | None = None,
-        created_before: listing.Moment | None = None,
-        metadata: Mapping[str, str] | None = None,
-        limit: int | None = None,
+        self, *, limit: int | None = None, **wanted: Unpack[listing.Filters]
     ) -> AsyncGenerator[JobView, None]:
         """As `Client.jobs`: newest first, fetched page by page as they are taken."""
-        pages = listing.Pages(
-            listing.filters(
-                state=state,
-                model=model,
-                job_class=job_class,
-                created_after=created_after,
-                created_before=created_before,
-                metadata=metadata,
-            ),
-            limit,
-        )
+        pages = listing.Pages(wanted, limit)
         while call := pages.next_call():
             for job in pages.read(await self._send(call)):
                 yield job
 
     async def models(self) -> list[str]:
         """Ids of the models that can be asked for."""
-        return [str(model["id"]) for model in core.read_json(await self._send(core.models_call()))["data"]]
+        return read_model_ids(core.read_json(await self._send(core.models_call())))
 
     async def model(self, model_id: str) -> ModelView:
         """`GET /v1/models/<id>`, also by an alias. Raises ModelNotFound."""
@@ -157,11 +139,11 @@ class AsyncClient:
             deadline_seconds=deadline_seconds,
             idempotency_key=idempotency_key,
         )
-        return AsyncJobHandle(self, str(core.read_json(await self._send(call))["id"]))
+        return AsyncJobHandle(self, core.read_id(core.read_json(await self._send(call))))
 
     async def workers(self) -> list[dict[str, Any]]:
         """As `Client.workers`."""
-        return list(core.read_json(await self._send(core.workers_call())).get("workers", ()))
+        return read_workers(core.read_json(await self._send(core.workers_call())))
 
     async def cancel(self, job_id: str) -> JobView:
         """`DELETE /v1/jobs/<id>`, and how the job stands after it; one that had ended stays as it was."""

@@ -8,7 +8,6 @@ from typing import Unpack
 from headrace.client import core, letters
 from headrace.client.dead_letters import Tell
 from headrace.client.letters import DeadLetter, Filters, LetterOutcome
-from headrace.client.pace import Pace
 
 
 class AsyncDeadLetters:
@@ -40,9 +39,15 @@ class AsyncDeadLetters:
         **wanted: Unpack[Filters],
     ) -> tuple[LetterOutcome, ...]:
         """As `DeadLetters.redrive`."""
-        pace = None if rate is None or dry_run else Pace.of(rate, time.monotonic())
-        options = {"deadline_seconds": deadline_seconds, "dry_run": dry_run}
-        return await self._walk(letters.Walk("redrive", wanted, options, limit, pace), tell)
+        walk = letters.Walk.redrive(
+            wanted,
+            rate=rate,
+            limit=limit,
+            deadline_seconds=deadline_seconds,
+            dry_run=dry_run,
+            now=time.monotonic(),
+        )
+        return await self._walk(walk, tell)
 
     async def purge(
         self,
@@ -54,8 +59,8 @@ class AsyncDeadLetters:
         **wanted: Unpack[Filters],
     ) -> tuple[LetterOutcome, ...]:
         """As `DeadLetters.purge`."""
-        options = {"all": everything or None, "dry_run": dry_run}
-        return await self._walk(letters.Walk("purge", wanted, options, limit, None), tell)
+        walk = letters.Walk.purge(wanted, everything=everything, limit=limit, dry_run=dry_run)
+        return await self._walk(walk, tell)
 
     async def _walk(self, walk: letters.Walk, tell: Tell) -> tuple[LetterOutcome, ...]:
         outcomes: list[LetterOutcome] = []

@@ -1,14 +1,14 @@
 """The client SDK: submit work, wait for it, follow it. Knows HTTP and waiting; what is said is decided elsewhere.
 
-Its twin for event loops is `async_client`; what both would decide lies in `core`, `attempts`, `following`, `waiting`
-and `listing`, which do no I/O.
+Its twin for event loops is `async_client`; what both would decide lies in `core`, `attempts`, `following`, `waiting`,
+`listing` and `letters`, which do no I/O.
 """
 
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import httpx2
 
@@ -18,7 +18,7 @@ from headrace.client.dead_letters import DeadLetters
 from headrace.client.following import Following
 from headrace.client.gateways import Gateways
 from headrace.client.handle import JobHandle
-from headrace.client.result import JobView, ModelView, read_model, read_view
+from headrace.client.result import JobView, ModelView, read_model, read_model_ids, read_view, read_workers
 from headrace.client.retry import Patience
 from headrace.client.waiting import Rounds
 from headrace.contract.errors import JobNotFound
@@ -104,44 +104,25 @@ class Client:
             sampling=sampling,
         )
         job = core.read_json(self._send(call))
-        return JobHandle(self, str(job["id"]), None if wait is None else read_view(job))
+        return JobHandle(self, core.read_id(job), None if wait is None else read_view(job))
 
     def job(self, job_id: str) -> JobHandle:
         """A handle on a job submitted earlier, by whomever. Asks the gateway nothing yet."""
         return JobHandle(self, job_id)
 
-    def jobs(
-        self,
-        *,
-        state: listing.States | None = None,
-        model: str | None = None,
-        job_class: JobClass | str | None = None,
-        created_after: listing.Moment | None = None,
-        created_before: listing.Moment | None = None,
-        metadata: Mapping[str, str] | None = None,
-        limit: int | None = None,
-    ) -> Iterator[JobView]:
+    def jobs(self, *, limit: int | None = None, **wanted: Unpack[listing.Filters]) -> Iterator[JobView]:
         """The jobs there are, newest first, fetched page by page as they are taken; without their results.
 
-        `state` is one or several states, or `active` or `ended`; `metadata` must match in every pair given.
+        Filters: `state` (one or several states, or `active` or `ended`), `model`, `job_class`, `created_after`,
+        `created_before`, and `metadata`, which must match in every pair given.
         """
-        pages = listing.Pages(
-            listing.filters(
-                state=state,
-                model=model,
-                job_class=job_class,
-                created_after=created_after,
-                created_before=created_before,
-                metadata=metadata,
-            ),
-            limit,
-        )
+        pages = listing.Pages(wanted, limit)
         while call := pages.next_call():
             yield from pages.read(self._send(call))
 
     def models(self) -> list[str]:
         """Ids of the models that can be asked for."""
-        return [str(model["id"]) for model in core.read_json(self._send(core.models_call()))["data"]]
+        return read_model_ids(core.read_json(self._send(core.models_call())))
 
     def model(self, model_id: str) -> ModelView:
         """`GET /v1/models/<id>`, also by an alias. Raises ModelNotFound."""
@@ -173,11 +154,11 @@ class Client:
             deadline_seconds=deadline_seconds,
             idempotency_key=idempotency_key,
         )
-        return JobHandle(self, str(core.read_json(self._send(call))["id"]))
+        return JobHandle(self, core.read_id(core.read_json(self._send(call))))
 
     def workers(self) -> list[dict[str, Any]]:
         """Who is alive, as `/health/fleet` has it: id, lane, state, revision, digest and so on of each worker."""
-        return list(core.read_json(self._send(core.workers_call())).get("workers", ()))
+        return read_workers(core.read_json(self._send(core.workers_call())))
 
     def cancel(self, job_id: str) -> JobView:
         """`DELETE /v1/jobs/<id>`, and how the job stands after it; one that had ended stays as it was."""

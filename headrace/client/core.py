@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from headrace.client.retry import Failure
@@ -16,6 +16,7 @@ from headrace.contract.ids import is_job_id
 DEFAULT_URL = "http://127.0.0.1:8080"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 Chat = Sequence[Mapping[str, Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +87,18 @@ def submit_call(
         "metadata": None if metadata is None else dict(metadata),
         **sampling,
     }
-    headers = {IDEMPOTENCY_KEY: idempotency_key or new_idempotency_key()}
+    headers = _keyed(idempotency_key)
     if wait is not None:
         headers["Prefer"] = f"wait={max(1, round(wait))}"
-    body = {name: value for name, value in fields.items() if value is not None}
-    return Call("POST", "/v1/jobs", headers, body, wait or 0.0)
-
-
-def new_idempotency_key() -> str:
-    return f"sdk-{secrets.token_hex(16)}"
+    return Call("POST", "/v1/jobs", headers, without_none(fields), wait or 0.0)
 
 
 def job_call(job_id: str) -> Call:
-    return Call("GET", f"/v1/jobs/{_checked(job_id)}")
+    return Call("GET", f"/v1/jobs/{checked_id(job_id)}")
 
 
 def cancel_call(job_id: str) -> Call:
-    return Call("DELETE", f"/v1/jobs/{_checked(job_id)}")
+    return Call("DELETE", f"/v1/jobs/{checked_id(job_id)}")
 
 
 def replay_call(
@@ -118,14 +114,12 @@ def replay_call(
         "class": None if job_class is None else str(job_class),
         "deadline_seconds": deadline_seconds,
     }
-    body = {name: value for name, value in fields.items() if value is not None}
-    headers = {IDEMPOTENCY_KEY: idempotency_key or new_idempotency_key()}
-    return Call("POST", f"/v1/jobs/{_checked(job_id)}/replay", headers, body)
+    return Call("POST", f"/v1/jobs/{checked_id(job_id)}/replay", _keyed(idempotency_key), without_none(fields))
 
 
 def events_call(job_id: str, cursor: str) -> Call:
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": cursor} if cursor else {})
-    return Call("GET", f"/v1/jobs/{_checked(job_id)}/events", headers)
+    return Call("GET", f"/v1/jobs/{checked_id(job_id)}/events", headers)
 
 
 def jobs_call(query: Mapping[str, str]) -> Call:
@@ -144,10 +138,21 @@ def workers_call() -> Call:
     return Call("GET", "/health/fleet")
 
 
-def _checked(job_id: str) -> str:
+def checked_id(job_id: str) -> str:
+    """The id, which needs no quoting in a path. Raises InvalidRequest for what cannot be one."""
     if not is_job_id(job_id):
         raise InvalidRequest(f"{job_id!r} is not a job's id (job_ and 26 letters and digits).", param="id")
-    return quote(job_id)
+    return job_id
+
+
+def without_none(fields: Mapping[str, T | None]) -> dict[str, T]:
+    """What was given: None says that a field was not."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _keyed(idempotency_key: str | None) -> dict[str, str]:
+    """The headers of a POST that may be said again: under the caller's key, or one of its own."""
+    return {IDEMPOTENCY_KEY: idempotency_key or f"sdk-{secrets.token_hex(16)}"}
 
 
 def read_json(reply: Reply) -> dict[str, Any]:
@@ -162,6 +167,19 @@ def read_json(reply: Reply) -> dict[str, Any]:
             next_step="Check that the URL is that of a Headrace gateway.",
         )
     return value
+
+
+def unknown(what: str, error: Exception) -> HeadraceError:
+    """The error for JSON that is not what was asked for: something else answers there, or another version."""
+    return HeadraceError(f"The gateway's answer is not {what} as this version knows it ({error!r}).")
+
+
+def read_id(job: Mapping[str, Any]) -> str:
+    """The id of a job that was just accepted. Raises HeadraceError where there is none."""
+    try:
+        return str(job["id"])
+    except KeyError as error:
+        raise unknown("a job", error) from error
 
 
 def read_event(data: str) -> Event | None:

@@ -9,7 +9,6 @@ from typing import Unpack
 
 from headrace.client import core, letters
 from headrace.client.letters import DeadLetter, Filters, LetterOutcome
-from headrace.client.pace import Pace
 
 Tell = Callable[[LetterOutcome], None]
 
@@ -47,9 +46,15 @@ class DeadLetters:
         those with an `error` stay parked. `limit` bounds how many are redriven. A dry run changes nothing and keeps no
         rate.
         """
-        pace = None if rate is None or dry_run else Pace.of(rate, time.monotonic())
-        options = {"deadline_seconds": deadline_seconds, "dry_run": dry_run}
-        return self._walk(letters.Walk("redrive", wanted, options, limit, pace), tell)
+        walk = letters.Walk.redrive(
+            wanted,
+            rate=rate,
+            limit=limit,
+            deadline_seconds=deadline_seconds,
+            dry_run=dry_run,
+            now=time.monotonic(),
+        )
+        return self._walk(walk, tell)
 
     def purge(
         self,
@@ -61,8 +66,8 @@ class DeadLetters:
         **wanted: Unpack[Filters],
     ) -> tuple[LetterOutcome, ...]:
         """Delete them for good: records, events, prompts. Without a filter only with `everything`."""
-        options = {"all": everything or None, "dry_run": dry_run}
-        return self._walk(letters.Walk("purge", wanted, options, limit, None), tell)
+        walk = letters.Walk.purge(wanted, everything=everything, limit=limit, dry_run=dry_run)
+        return self._walk(walk, tell)
 
     def _walk(self, walk: letters.Walk, tell: Tell) -> tuple[LetterOutcome, ...]:
         outcomes: list[LetterOutcome] = []

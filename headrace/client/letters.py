@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 from urllib.parse import urlencode
 
 from headrace.client import core
-from headrace.client.listing import Moment
+from headrace.client.listing import Moment, checked_limit, milliseconds
 from headrace.client.pace import Pace
-from headrace.contract.errors import ErrorInfo, HeadraceError, InvalidRequest
-from headrace.contract.ids import is_job_id
+from headrace.contract.errors import ErrorInfo, InvalidRequest
 
 MOST_AT_ONCE = 100
 """Letters that one call lists, redrives or purges."""
@@ -60,7 +58,7 @@ class LetterOutcome:
 
 
 def show_call(job_id: str) -> core.Call:
-    return core.Call("GET", f"/v1/dlq/{_checked(job_id)}")
+    return core.Call("GET", f"/v1/dlq/{core.checked_id(job_id)}")
 
 
 def read_letter(data: Mapping[str, Any]) -> DeadLetter:
@@ -69,7 +67,7 @@ def read_letter(data: Mapping[str, Any]) -> DeadLetter:
         return DeadLetter(
             id=data["id"],
             model=data["model"],
-            reason=ErrorInfo(data["reason"]["code"], data["reason"]["message"]),
+            reason=_error(data["reason"]),
             attempts=data["attempts"],
             deaths=data["deaths"],
             workers=tuple(data["workers"]),
@@ -77,7 +75,7 @@ def read_letter(data: Mapping[str, Any]) -> DeadLetter:
             raw=data,
         )
     except (KeyError, TypeError) as error:
-        raise _unknown(error) from error
+        raise core.unknown("a dead letter", error) from error
 
 
 class LetterPages:
@@ -88,7 +86,7 @@ class LetterPages:
         metadata = fields.pop("metadata", {})
         ids = {"ids": ",".join(fields.pop("ids"))} if "ids" in fields else {}
         self._query = {**fields, **ids, **{f"metadata[{name}]": value for name, value in metadata.items()}}
-        self._left = _checked_limit(limit)
+        self._left = checked_limit(limit)
         self._more = True
 
     def next_call(self) -> core.Call | None:
@@ -105,7 +103,7 @@ class LetterPages:
             self._more = bool(page["has_more"])
             self._query["cursor"] = page["cursor"]
         except (KeyError, TypeError) as error:
-            raise _unknown(error) from error
+            raise core.unknown("a page of dead letters", error) from error
         if self._left is not None:
             self._left -= len(letters)
         return letters
@@ -121,13 +119,32 @@ class Walk:
         self, verb: str, wanted: Filters, options: Mapping[str, Any], limit: int | None, pace: Pace | None
     ) -> None:
         self._verb = verb
-        self._fields = _fields(wanted) | {name: value for name, value in options.items() if value is not None}
+        self._fields = _fields(wanted) | core.without_none(options)
         self._ids: list[str] | None = self._fields.pop("ids", None)
-        self._left = _checked_limit(limit)
+        self._left = checked_limit(limit)
         self._pace = pace
         self._cursor: str | None = None
         self._asked: list[str] = []
         self._more = True
+
+    @classmethod
+    def redrive(
+        cls,
+        wanted: Filters,
+        *,
+        rate: float | None,
+        limit: int | None,
+        deadline_seconds: float | None,
+        dry_run: bool,
+        now: float,
+    ) -> Self:
+        """At most `rate` letters a second, unless nothing is done."""
+        pace = None if rate is None or dry_run else Pace.of(rate, now)
+        return cls("redrive", wanted, {"deadline_seconds": deadline_seconds, "dry_run": dry_run}, limit, pace)
+
+    @classmethod
+    def purge(cls, wanted: Filters, *, everything: bool, limit: int | None, dry_run: bool) -> Self:
+        return cls("purge", wanted, {"all": everything or None, "dry_run": dry_run}, limit, None)
 
     def next(self, now: float) -> core.Call | float | None:
         """What to say next, or the seconds until there is something to say, or None at the end."""
@@ -149,7 +166,7 @@ class Walk:
             refused = [LetterOutcome(each["id"], error=_error(each["error"])) for each in page["refused"]]
             has_more, self._cursor = bool(page["has_more"]), page["cursor"]
         except (KeyError, TypeError) as error:
-            raise _unknown(error) from error
+            raise core.unknown("what became of dead letters", error) from error
         if not has_more:
             self._asked = []
         self._more = has_more or bool(self._ids)
@@ -171,32 +188,15 @@ class Walk:
 def _fields(wanted: Filters) -> dict[str, Any]:
     """The filter as JSON. Raises InvalidRequest for what cannot be a job's id, and for no ids at all: that would be
     everything."""
-    given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-    for name in ("since", "until"):
-        if isinstance(moment := given.get(name), datetime):
-            given[name] = round(moment.timestamp() * 1000)
+    given: dict[str, Any] = core.without_none(wanted)
+    for name in {"since", "until"} & given.keys():
+        given[name] = milliseconds(given[name])
     if "ids" in given:
-        given["ids"] = [_checked(job_id) for job_id in given["ids"]]
+        given["ids"] = [core.checked_id(job_id) for job_id in given["ids"]]
         if not given["ids"]:
             raise InvalidRequest("No ids were given.", param="ids", next_step="Leave `ids` out to mean every letter.")
     return given
 
 
-def _checked(job_id: str) -> str:
-    if not is_job_id(job_id):
-        raise InvalidRequest(f"{job_id!r} is not a job's id (job_ and 26 letters and digits).", param="id")
-    return job_id
-
-
-def _checked_limit(limit: int | None) -> int | None:
-    if limit is not None and limit < 1:
-        raise InvalidRequest("A limit is at least 1.", param="limit")
-    return limit
-
-
 def _error(data: Mapping[str, Any]) -> ErrorInfo:
     return ErrorInfo(data["code"], data["message"])
-
-
-def _unknown(error: Exception) -> HeadraceError:
-    return HeadraceError(f"The gateway's answer is not one of dead letters as this version knows it ({error!r}).")

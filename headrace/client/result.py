@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.client import core
 from headrace.contract.errors import DeadlineExceeded, ErrorInfo, HeadraceError, JobCancelled
 from headrace.contract.events import Cancelled, Delta, Event, Expired, Failed
 from headrace.contract.generation import Usage
@@ -74,7 +75,7 @@ def read_view(data: Mapping[str, Any]) -> JobView:
             raw=data,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error_:
-        raise HeadraceError(f"The gateway's answer is not a job as this version knows it ({error_!r}).") from error_
+        raise core.unknown("a job", error_) from error_
 
 
 def read_model(data: Mapping[str, Any]) -> ModelView:
@@ -84,7 +85,20 @@ def read_model(data: Mapping[str, Any]) -> ModelView:
             data["id"], data["context_length"], data["max_tokens_in_all"], tuple(data["capabilities"]), data
         )
     except (KeyError, TypeError) as error:
-        raise HeadraceError(f"The gateway's answer is not a model as this version knows it ({error!r}).") from error
+        raise core.unknown("a model", error) from error
+
+
+def read_model_ids(data: Mapping[str, Any]) -> list[str]:
+    """From `GET /v1/models`. Raises HeadraceError when the object is not a list of models."""
+    try:
+        return [str(model["id"]) for model in data["data"]]
+    except (KeyError, TypeError) as error:
+        raise core.unknown("a list of models", error) from error
+
+
+def read_workers(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """From `GET /health/fleet`."""
+    return list(data.get("workers", ()))
 
 
 def outcome(view: JobView) -> JobResult:

@@ -14,7 +14,7 @@ class Failure:
     status: int
     retry_after_s: float | None = None
     final: bool = False
-    """The server said `x-should-retry: false`."""
+    """It must not be said again: the server said so, or it may have been heard and would do harm when done twice."""
     nobody: bool = False
     """The connection was refused, and nobody ever answered at that address."""
 

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.client import core
 from headrace.client.core import Reply
-from headrace.client.result import outcome, read_view
+from headrace.client.result import outcome, read_model_ids, read_view
 from headrace.contract import errors
 from headrace.contract.errors import HeadraceError
 from headrace.contract.events import Failed
@@ -128,3 +128,14 @@ def test_states_are_read() -> None:
 def test_what_is_no_job_is_said_to_be_none(body: dict[str, object]) -> None:
     with pytest.raises(HeadraceError, match="not a job"):
         read_view(body)
+
+
+@pytest.mark.parametrize("body", [{}, {"data": None}, {"data": [{"name": "m"}]}])
+def test_what_is_no_list_of_models_is_said_to_be_none(body: dict[str, object]) -> None:
+    with pytest.raises(HeadraceError, match="not a list of models"):
+        read_model_ids(body)
+
+
+def test_a_submit_that_was_answered_by_something_else() -> None:
+    with pytest.raises(HeadraceError, match="not a job"):
+        core.read_id({"ok": True})

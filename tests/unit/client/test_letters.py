@@ -110,6 +110,12 @@ def test_ids_that_are_none_are_refused_here(wanted: Filters) -> None:
         Walk("purge", wanted, {}, None, None)
 
 
+@pytest.mark.parametrize(("dry_run", "at_once"), [(True, 100), (False, 1)])
+def test_a_dry_run_keeps_no_rate(dry_run: bool, at_once: int) -> None:
+    walk = Walk.redrive(Filters(), rate=1.0, limit=None, deadline_seconds=None, dry_run=dry_run, now=0.0)
+    assert body_of(walk.next(0.0)) == {"dry_run": dry_run, "limit": at_once}
+
+
 @pytest.mark.parametrize("content", [b"{}", b'{"data": 1, "refused": [], "has_more": false, "cursor": null}', b"[]"])
 def test_an_answer_of_something_else(content: bytes) -> None:
     with pytest.raises(HeadraceError):

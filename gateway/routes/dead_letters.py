@@ -85,12 +85,14 @@ def router(services: Services) -> APIRouter:
         `has_more`."""
         asked = parse(PurgeBody, await read_json(request, services.settings.gateway.max_body_bytes, BODY_TIMEOUT_S))
         wanted, after = await _wanted(services, asked), asked.after()
-        absent = await letters.absent(wanted.ids) if after is None else ()
-        refused = {each.job_id: ErrorInfo(JobNotFound.code, "It is no dead letter.") for each in absent}
+        absent = [each.job_id for each in await letters.absent(wanted.ids)] if after is None else []
         page = await letters.page(wanted, limit=asked.limit or MOST_AT_ONCE, after=after, oldest_first=True)
-        done, reached = await _purge(letters, page.letters, dry_run=bool(asked.dry_run))
-        go_on = page.after if len(done) == len(page.letters) else reached
-        return json_response(outcomes_page("dead_letter.purge", [{"id": job_id} for job_id in done], refused, go_on))
+        gone = await _purge(letters, page.letters, dry_run=bool(asked.dry_run))
+        done = [{"id": job_id} for job_id, purged in gone.items() if purged]
+        left = [job_id for job_id, purged in gone.items() if not purged]
+        refused = dict.fromkeys(absent + left, ErrorInfo(JobNotFound.code, "It is no dead letter."))
+        go_on = page.after if len(gone) == len(page.letters) else Place.of(page.letters[len(gone) - 1])
+        return json_response(outcomes_page("dead_letter.purge", done, refused, go_on))
 
     @routes.get("/{job_id}")
     async def show(job_id: str) -> Response:
@@ -102,8 +104,7 @@ def router(services: Services) -> APIRouter:
     async def delete(job_id: str) -> Response:
         """Purge one dead job."""
         letter = await _find(letters, job_id)
-        deleted = await letters.purge(letter.id)
-        _log.info("gateway.purged", job=letter.id)
+        deleted = await _purge_one(letters, letter)
         return json_response({"id": letter.id, "object": "dead_letter", "deleted": deleted})
 
     return routes
@@ -120,23 +121,25 @@ async def _settle(services: Services, letter: Job) -> None:
         await services.payloads.with_blobs(lambda blobs: DoneMarks(blobs).put(letter, None))
 
 
-async def _purge(letters: DeadLetters, found: Sequence[Job], *, dry_run: bool) -> tuple[list[str], Place | None]:
-    """The letters that are gone now, and the place that was reached. A store that goes away on the way ends it early;
-    raises StoreUnavailable when it was away from the beginning."""
-    done: list[str] = []
-    reached: Place | None = None
+async def _purge(letters: DeadLetters, found: Sequence[Job], *, dry_run: bool) -> dict[str, bool]:
+    """By their ids whether they were purged: somebody may have redriven one meanwhile. A store that goes away on the
+    way ends it early; raises StoreUnavailable when it was away from the beginning."""
+    gone: dict[str, bool] = {}
     for letter in found:
         try:
-            if not dry_run:
-                await letters.purge(letter.id)
-                _log.info("gateway.purged", job=letter.id)
+            gone[letter.id] = dry_run or await _purge_one(letters, letter)
         except StoreUnavailable:
-            if not done:
+            if not gone:
                 raise
             break
-        done.append(letter.id)
-        reached = Place.of(letter)
-    return done, reached
+    return gone
+
+
+async def _purge_one(letters: DeadLetters, letter: Job) -> bool:
+    purged = await letters.purge(letter.id)
+    if purged:
+        _log.info("gateway.purged", job=letter.id)
+    return purged
 
 
 async def _find(letters: DeadLetters, job_id: str) -> Job:

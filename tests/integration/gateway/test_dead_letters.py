@@ -263,6 +263,24 @@ def test_a_ledgers_message_finds_that_a_purged_job_is_done(
     assert (mark.state, mark.result) == ("DEAD", "")
 
 
+def test_what_was_redriven_meanwhile_is_not_said_to_be_purged(
+    client: httpx2.Client, worker: ScriptedWorker, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redriven, other = parked(client, worker, 2)
+    look = dead_letters.DeadLetters.page
+
+    async def page(*args: Any, **named: Any) -> dead_letters.DeadLetterPage:
+        found = await look(*args, **named)
+        store.zrem(keys.dlq(LANE), redriven)
+        return found
+
+    monkeypatch.setattr(dead_letters.DeadLetters, "page", page)
+    answer = post(client, "purge", all=True)
+    assert answer["data"] == [{"id": other}]
+    assert [(each["id"], each["error"]["code"]) for each in answer["refused"]] == [(redriven, "job_not_found")]
+    assert store.exists(keys.job(redriven))
+
+
 def test_nobody_purges_what_lives(client: httpx2.Client, worker: ScriptedWorker) -> None:
     alive = create(client)
     answer = post(client, "purge", ids=[alive])

@@ -18,6 +18,8 @@ from tests.moto_server import CREDENTIALS
 ACCOUNT = "123456789012"
 """Moto's own."""
 REGION = CREDENTIALS["AWS_DEFAULT_REGION"]
+PATIENCE_S = 60.0
+"""How long anything may take on a busy machine before a test gives up; an idle one takes a hundredth of it."""
 
 
 class Bench(Protocol):
@@ -59,6 +61,7 @@ class SqsBench:
         self.make_queue()
 
     def settings(self, **given: Any) -> LedgerSettings:
+        given = {"timeout_s": PATIENCE_S} | given
         return LedgerSettings(url=f"sqs://{self.name}", endpoint_url=self._endpoint_url, **given)
 
     def open(self, **given: Any) -> Ledger:
@@ -71,6 +74,11 @@ class SqsBench:
     def lapse(self, ledger: Ledger) -> None:
         for message in self._queue()._messages:
             message.visible_at = 0.0
+
+    def pass_time(self, seconds: float) -> None:
+        """So much less is left of each lease."""
+        for message in self._queue()._messages:
+            message.visible_at -= seconds * 1000
 
     def left(self) -> int:
         return len(self._queue()._messages)
@@ -102,7 +110,7 @@ class AmqpBench:
         self.make_queue()
 
     def settings(self, **given: Any) -> LedgerSettings:
-        return LedgerSettings(url=f"{self.server.url}?queue={self.name}", **given)
+        return LedgerSettings(url=f"{self.server.url}?queue={self.name}", **({"timeout_s": PATIENCE_S} | given))
 
     def open(self, **given: Any) -> Ledger:
         ledger = cast(Ledger, open_ledger(Settings(ledger=self.settings(**given))))
@@ -137,14 +145,14 @@ class AmqpBench:
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:
-        connection: Any = kombu.Connection(self.server.url, connect_timeout=5)  # type: ignore[attr-defined, no-untyped-call]
+        connection: Any = kombu.Connection(self.server.url, connect_timeout=PATIENCE_S)  # type: ignore[attr-defined, no-untyped-call]
         try:
             yield connection.channel()
         finally:
             connection.collect()
 
 
-def receive(ledger: Ledger, count: int, within_s: float = 10.0) -> list[Delivery]:
+def receive(ledger: Ledger, count: int, within_s: float = PATIENCE_S) -> list[Delivery]:
     """So many messages, however many calls that takes."""
     found: list[Delivery] = []
 
@@ -166,7 +174,7 @@ def publish(ledger: Ledger, body: bytes) -> None:
     eventually(published)
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
     """Ask until it holds; a ledger that is away is asked again."""
     give_up_at = time.monotonic() + within_s
     while True:

@@ -15,6 +15,7 @@ from headrace.store.blobs_folder import FolderBlobs
 from headrace.store.connection import connect
 from tests.ledger.benches import AmqpBench, Bench, SqsBench
 from tests.ledger.rabbitmq_server import RabbitMq, rabbitmq_binary, running_rabbitmq
+from tests.ledger.sqs_server import one_call_at_a_time
 from tests.moto_server import S3Server, s3_server
 from tests.redis_server import RedisServer, running_redis
 
@@ -51,7 +52,8 @@ def _few_words() -> None:
 @pytest.fixture(scope="session")
 def _sqs(s3_server: S3Server) -> Iterator[Any]:
     client = boto3.session.Session().client("sqs", endpoint_url=s3_server.endpoint_url)
-    yield client
+    with one_call_at_a_time():
+        yield client
     client.close()
 
 

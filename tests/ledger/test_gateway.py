@@ -15,7 +15,7 @@ from headrace.store.blobs_folder import FolderBlobs
 from tests.e2e.fleet import running, wait_until
 from tests.integration.gateway.scripted_worker import MODEL, ScriptedWorker
 from tests.integration.gateway.serving import serving, settings_for
-from tests.ledger.benches import Bench, SqsBench, receive
+from tests.ledger.benches import PATIENCE_S, Bench, SqsBench, receive
 from tests.ledger.world import World
 from tests.redis_server import RedisServer
 
@@ -34,9 +34,9 @@ def http(
     bench: Bench, redis_server: RedisServer, worker: ScriptedWorker, blobs: FolderBlobs, tmp_path: Path
 ) -> Iterator[httpx2.Client]:
     settings = settings_for(redis_server.url).model_copy(
-        update={"ledger": bench.settings(timeout_s=2.0), "blobs": BlobSettings(url=str(tmp_path / "blobs"))}
+        update={"ledger": bench.settings(), "blobs": BlobSettings(url=str(tmp_path / "blobs"))}
     )
-    with serving(settings) as gateway, httpx2.Client(base_url=gateway.url, timeout=20) as http:
+    with serving(settings) as gateway, httpx2.Client(base_url=gateway.url, timeout=PATIENCE_S) as http:
         yield http
 
 
@@ -59,7 +59,7 @@ def test_without_the_ledger_nothing_is_accepted(bench: Bench, http: httpx2.Clien
     def states() -> set[object]:
         return {client.hget(key, "state") for key in client.keys("hr:job:*")}
 
-    wait_until(lambda: states() == {b"CANCELLED"}, 5, "the job that nobody asks for to be cancelled")
+    wait_until(lambda: states() == {b"CANCELLED"}, PATIENCE_S, "the job that nobody asks for to be cancelled")
     keyed = {"Idempotency-Key": "k"}
     assert http.post("/v1/jobs", json=PROMPT, headers=keyed).status_code == 503
     bench.make_queue()
@@ -77,7 +77,7 @@ def test_a_job_that_redis_forgot_is_shown_by_its_mark(
         update={"ledger": sqs_bench.settings(), "blobs": BlobSettings(url=str(blobs.path_of("x").parent))}
     )
     world = World(sqs_bench, client, blobs)
-    with serving(settings) as gateway, httpx2.Client(base_url=gateway.url, timeout=20) as http:
+    with serving(settings) as gateway, httpx2.Client(base_url=gateway.url, timeout=PATIENCE_S) as http:
         job_id = http.post("/v1/jobs", json=PROMPT).json()["id"]
         job = worker.run("Hel", "lo")
         assert job.id == job_id
@@ -106,11 +106,11 @@ def test_a_fleet_with_a_ledger_survives_the_loss_of_redis(sqs_bench: SqsBench, t
     with running(tmp_path, model="fake:speed=50", environ=environ) as fleet, Client(fleet.url) as client:
         marks = DoneMarks(FolderBlobs(fleet.data_dir / "blobs"))
         first = client.submit(model="fake", prompt="a", max_tokens=5, seed=1)
-        wait_until(lambda: marks.has(first.id) and sqs_bench.left() == 0, 20, "the mark of a job that is done")
+        wait_until(lambda: marks.has(first.id) and sqs_bench.left() == 0, PATIENCE_S, "the mark of a job that is done")
         lost = client.submit(model="fake", prompt="b", max_tokens=100, seed=2)
-        wait_until(lambda: fleet.redis.hget(f"hr:job:{lost.id}", "state") == b"RUNNING", 20, "a job that runs")
+        wait_until(lambda: fleet.redis.hget(f"hr:job:{lost.id}", "state") == b"RUNNING", PATIENCE_S, "a job that runs")
         fleet.redis.flushall()
-        wait_until(lambda: marks.has(lost.id) and sqs_bench.left() == 0, 40, "the mark of a job that was lost")
+        wait_until(lambda: marks.has(lost.id) and sqs_bench.left() == 0, PATIENCE_S, "the mark of a job that was lost")
         mark = marks.get(lost.id)
         assert mark is not None
         assert (mark.state, mark.job.usage and mark.job.usage.completion_tokens) == (State.SUCCEEDED, 100)

@@ -26,7 +26,7 @@ from headrace.queue.base import AcceptReply, Append, ClaimRequest, Ending, Timin
 from headrace.queue.redis import RedisQueue
 from headrace.store.blobs import BlobStore
 from headrace.store.payloads import Payloads
-from tests.ledger.benches import Bench
+from tests.ledger.benches import PATIENCE_S, Bench
 
 LANE = "tiny@stable"
 REVISION = "r1"
@@ -123,7 +123,7 @@ class World:
     def submitter(self, ledger: Ledger, fate: Fate | None = None) -> Iterator[PublishingQueue]:
         """As a gateway has it."""
         fate = fate or Fate()
-        publisher = Publisher(Mortal(ledger, fate), Mortal(self.blobs, fate), limit_s=20.0)
+        publisher = Publisher(Mortal(ledger, fate), Mortal(self.blobs, fate), limit_s=PATIENCE_S)
         queue = _Awaited(Mortal(self.queue, fate))
         try:
             yield PublishingQueue(queue, queue, publisher, self.bench.scheme)
@@ -145,7 +145,9 @@ class World:
         if work:
             self.work()
 
-    def drive(self, feeder: Feeder, until: Callable[[], bool], within_s: float = 20.0, *, work: bool = True) -> None:
+    def drive(
+        self, feeder: Feeder, until: Callable[[], bool], within_s: float = PATIENCE_S, *, work: bool = True
+    ) -> None:
         give_up_at = time.monotonic() + within_s
         while not until():
             assert time.monotonic() < give_up_at, f"it did not become so within {within_s} s"

@@ -26,6 +26,9 @@ from headrace.settings import LedgerSettings, Settings
 HAND_OVER_S = 25 * 60.0
 QUEUE = "headrace"
 HEARTBEAT_S = 20.0
+_SOON_S = 0.001
+"""The shortest wait for bytes. Without any py-amqp would spin in the middle of a frame until the rest of it is here,
+which on a line that has gone silent is for ever."""
 _MOST_LINES = 16
 """Idle publishing connections that are kept."""
 
@@ -158,8 +161,8 @@ class AmqpLedger:
         give_up_at = time.monotonic() + wait_s
         with suppress(TimeoutError):
             while True:
-                left = 0.0 if consumer.arrived else max(0.0, give_up_at - time.monotonic())
-                consumer.line.connection.drain_events(timeout=left)
+                left = 0.0 if consumer.arrived else give_up_at - time.monotonic()
+                consumer.line.connection.drain_events(timeout=max(_SOON_S, left))
 
     def _forget(self) -> None:
         consumer, self._consumer = self._consumer, None

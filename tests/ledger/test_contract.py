@@ -4,13 +4,16 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
 from headrace.contract.errors import LedgerUnavailable, SetupError
-from headrace.ledger.base import open_ledger
+from headrace.ledger.base import Delivery, open_ledger
 from headrace.settings import LedgerSettings, Settings
-from tests.ledger.benches import AmqpBench, Bench, SqsBench, receive
+from tests.chaos.faults.conditions import Conditions
+from tests.chaos.faults.proxy import proxying
+from tests.ledger.benches import PATIENCE_S, AmqpBench, Bench, SqsBench, eventually, receive
 from tests.moto_server import CREDENTIALS
 
 
@@ -52,7 +55,7 @@ def test_what_is_given_back_comes_at_once(bench: Bench) -> None:
     began = time.monotonic()
     first.release(held)
     found: set[bytes] = set()
-    while len(found) < 3 and time.monotonic() - began < 5.0:
+    while len(found) < 3 and time.monotonic() - began < PATIENCE_S:
         found |= {each.body for ledger in (first, second) for each in ledger.receive(3, 0.0)}
     assert found == {b"a", b"b", b"c"}
 
@@ -92,12 +95,12 @@ def test_many_publish_at_once(bench: Bench) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert {each.body for each in receive(ledger, 12)} == {b"%d" % i for i in range(12)}
 
 
 def test_a_queue_that_is_gone_refuses_and_may_come_back(bench: Bench) -> None:
-    ledger = bench.open(timeout_s=2.0)
+    ledger = bench.open()
     ledger.publish(b"a")
     bench.remove_queue()
     with pytest.raises(LedgerUnavailable) as refused:
@@ -141,7 +144,7 @@ def test_a_broker_that_is_not_there(url: str, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(LedgerUnavailable) as refused:
             call()
         assert "secret" not in refused.value.explain()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     ledger.close()
 
 
@@ -191,6 +194,29 @@ def test_a_confirm_that_is_late_is_not_taken_for_the_next_message(amqp_bench: Am
     for _ in range(3):
         with pytest.raises(LedgerUnavailable, match="NO_ROUTE"):
             ledger.publish(b"b")
+
+
+def test_half_a_frame_is_not_waited_for(amqp_bench: AmqpBench) -> None:
+    """On a slow line, or one that has gone silent: whoever looks goes on, and the message is whole in the end."""
+    body = b"x" * 20_000
+    with proxying(amqp_bench.server.url) as proxy:
+        url = f"amqp://guest:guest@{proxy.address}/?queue={amqp_bench.name}"
+        ledger: Any = open_ledger(Settings(ledger=LedgerSettings(url=url, timeout_s=PATIENCE_S)))
+        assert ledger.receive(1, 0.0) == []
+        proxy.set(Conditions(bytes_per_s=40_000))
+        amqp_bench.open().publish(body)
+        found: list[Delivery] = []
+        halves: set[int] = set()
+
+        def arrived() -> bool:
+            found.extend(ledger.receive(1, 0.0))
+            halves.add(len(ledger._consumer.line.connection.connection.transport._read_buffer))
+            return bool(found)
+
+        eventually(arrived)
+        ledger.close()
+    assert [each.body for each in found] == [body]
+    assert max(halves) > 1_000
 
 
 @pytest.mark.parametrize(

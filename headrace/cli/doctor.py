@@ -52,6 +52,7 @@ def examine(config: Path | None, redis_url: str | None, url: str | None, api_key
     yield machine_checks.data_folder(loaded.paths.data_dir)
     yield machine_checks.redis_binary(loaded.redis.url)
     yield from fleet_checks.redis(loaded.redis.url, loaded.paths.data_dir)
+    yield from fleet_checks.ledger(loaded.ledger)
     try:
         where = Endpoint.of(url, api_key)
         for each in where.urls:

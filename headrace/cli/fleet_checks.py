@@ -1,4 +1,4 @@
-"""Checks of what runs: Redis, gateway, workers. Knows what their answers mean; starts and changes nothing."""
+"""Checks of what runs: Redis, ledger, gateway, workers. Knows what their answers mean; starts and changes nothing."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,8 @@ import httpx2
 from headrace.cli.findings import Finding, State, failed
 from headrace.client.core import DEFAULT_URL
 from headrace.contract.errors import HeadraceError, SetupError
+from headrace.ledger.base import open_ledger, without_password
+from headrace.settings import LedgerSettings, Settings
 from headrace.store.connection import check_info, connect, store_errors
 from headrace.supervisor.redis_server import embedded_url
 
@@ -74,6 +76,26 @@ def clock(skew_ms: int) -> Finding:
         message = f"This machine is {abs(skew_ms) / 1000:.1f} s {ahead} Redis; times shown here are off by that."
         return Finding("clock", State.WARN, message, "Run an NTP client on both.")
     return Finding("clock", State.OK, f"{abs(skew_ms)} ms from that of Redis.")
+
+
+def ledger(given: LedgerSettings) -> list[Finding]:
+    """Whether the queue is there and fit for jobs; nothing where none is configured. Makes none."""
+    asked = given.model_copy(update={"create": False, "timeout_s": min(given.timeout_s, _WAIT_S)})
+    try:
+        opened = open_ledger(Settings(ledger=asked))
+        if opened is None:
+            return []
+        try:
+            warnings = opened.check()
+        finally:
+            opened.close()
+    except HeadraceError as error:
+        if given.create and error.param == "ledger.create":
+            return [Finding("ledger", State.OK, f"{error.message} A feeder makes it.")]
+        return [failed("ledger", error)]
+    if warnings:
+        return [Finding("ledger", State.WARN, each, "See docs/08-ledgers.md.") for each in warnings]
+    return [Finding("ledger", State.OK, f"{without_password(given.url)} answers, and is fit for jobs.")]
 
 
 def gateway(url: str, headers: Mapping[str, str]) -> list[Finding]:

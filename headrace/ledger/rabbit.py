@@ -70,7 +70,7 @@ class Rabbit:
                 raise SetupError(
                     f"There is no queue {self.queue!r} on {without_password(self._url)}.",
                     next_step="Make it (docs/08-ledgers.md), or set ledger.create.",
-                    param="ledger.url",
+                    param="ledger.create",
                 ) from error
             self._declare(connection)
             return ()

@@ -172,7 +172,7 @@ class SqsLedger:
             raise SetupError(
                 f"There is no SQS queue {self._name!r} in this region and account.",
                 next_step="Make it (docs/08-ledgers.md), or set ledger.create.",
-                param="ledger.url",
+                param="ledger.create",
             )
         with self._explained():
             answer = self._client.create_queue(

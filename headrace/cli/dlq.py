@@ -12,7 +12,7 @@ from headrace.cli.letter_filters import filtered
 from headrace.cli.options import ApiKey, AsJson, JobId, Url, connect
 from headrace.client import DeadLetter, LetterOutcome
 from headrace.client.letters import Filters
-from headrace.contract.errors import InvalidRequest
+from headrace.contract.errors import InvalidRequest, JobNotFound
 
 app = typer.Typer(no_args_is_help=True, help="Dead jobs: look at them, redrive or purge them.")
 
@@ -100,6 +100,8 @@ def purge(
         if not (yes or dry_run):
             doomed = client.dlq.purge(everything=everything, limit=limit, dry_run=True, **wanted)
             _confirm(sum(outcome.error is None for outcome in doomed))
+            # Nobody was asked about those that have died since.
+            wanted = Filters(ids=[outcome.id for outcome in doomed])
         outcomes = client.dlq.purge(
             everything=everything,
             limit=limit,
@@ -111,6 +113,8 @@ def purge(
 
 
 def _confirm(count: int) -> None:
+    if not count:
+        raise JobNotFound("There are no such dead letters.", next_step="Look at them: headrace dlq list")
     if not sys.stdin.isatty():
         raise InvalidRequest(f"{count} dead jobs would be purged for good.", next_step="Say it again with --yes.")
     typer.confirm(f"Purge {count} dead jobs for good?", abort=True, err=True)

@@ -1,14 +1,17 @@
 """`headrace dlq` as a person types it, against a real gateway whose jobs are dead."""
 
 import json
+import sys
 import time
 
 import httpx2
 import pytest
+import typer
 
+from headrace.cli import main
 from tests.integration.gateway.scripted_worker import MODEL, ScriptedWorker
 from tests.integration.gateway.serving import Gateway
-from tests.integration.gateway.test_dead_letters import parked, parked_at_once
+from tests.integration.gateway.test_dead_letters import ids_in, listed, parked, parked_at_once
 from tests.unit.cli.test_main import Ran, assert_one_line, run
 
 
@@ -86,6 +89,23 @@ def test_purging_asks_first(gateway: Gateway, client: httpx2.Client, worker: Scr
     assert dlq(gateway, "purge", "--all", "--yes").out.split() == [young]
     assert len(dlq(gateway, "list").out.splitlines()) == 1
     assert_one_line(dlq(gateway, "show", old), old)
+
+
+def test_who_dies_while_the_question_stands_is_not_purged(
+    gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old,) = parked_at_once(client, worker, 1)
+    young: list[str] = []
+
+    def confirm(question: str, **_: bool) -> None:
+        assert "1 dead jobs" in question
+        young.extend(parked_at_once(client, worker, 1))
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(typer, "confirm", confirm)
+    assert main.run(["dlq", "purge", "--all", "--url", gateway.url]) == 0
+    assert ids_in(listed(client)) == young
+    assert_one_line(dlq(gateway, "purge", old), "no such")
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan"])

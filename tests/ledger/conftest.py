@@ -8,18 +8,16 @@ from typing import Any
 
 import boto3
 import pytest
-import redis
 
 from headrace.ledger.base import Ledger
 from headrace.store.blobs_folder import FolderBlobs
-from headrace.store.connection import connect
 from tests.ledger.benches import AmqpBench, Bench, SqsBench
 from tests.ledger.rabbitmq_server import RabbitMq, rabbitmq_binary, running_rabbitmq
 from tests.ledger.sqs_server import one_call_at_a_time
 from tests.moto_server import S3Server, s3_server
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_fixtures import client, redis_server
 
-__all__ = ["s3_server"]
+__all__ = ["client", "redis_server", "s3_server"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,19 +74,6 @@ def amqp_bench(rabbitmq: RabbitMq) -> Iterator[AmqpBench]:
 def bench(request: pytest.FixtureRequest) -> Bench:
     found: Bench = request.getfixturevalue(f"{request.param}_bench")
     return found
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    with running_redis(fsync="no") as server:
-        yield server
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with connect(redis_server.url) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

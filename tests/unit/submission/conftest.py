@@ -1,26 +1,16 @@
 """A real Redis, emptied before each test."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import redis
 import redis.asyncio
 
-from headrace.store.connection import connect, connect_async
-from tests.redis_server import RedisServer, running_redis
+from headrace.store.connection import connect_async
+from tests.redis_fixtures import client, redis_server
+from tests.redis_server import RedisServer
 
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    with running_redis(fsync="no") as server:
-        yield server
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with connect(redis_server.url) as client:
-        client.flushall()
-        yield client
+__all__ = ["client", "redis_server"]
 
 
 @pytest.fixture

@@ -1,54 +1,34 @@
-"""One inference worker: its parts put together, started in order and ended in order. Knows no Celery."""
+"""One inference worker: its parts started in order, asked, and ended in order. Knows not their making, no Celery."""
 
 import math
-import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import structlog
 
 from headrace.contract.errors import SetupError
 from headrace.contract.ids import worker_id
-from headrace.contract.job import Job, lane_of
-from headrace.queue.base import FinishReply, Queue, ReapRequest
+from headrace.contract.job import lane_of
+from headrace.queue.base import FinishReply, Queue
 from headrace.queue.redis import RedisQueue
 from headrace.settings import Settings
-from headrace.store import keys
 from headrace.store.connection import check_server, connect
-from headrace.store.journal import Journal, Journaled
-from headrace.store.payloads import open_payloads
-from headrace.store.records import result_size
 from headrace.telemetry.metrics import Recorder
 from headrace.text.detokenizer import TextStream
 from headrace.text.tokenizer import Tokenizer
-from workers.inference.doorbell import Doorbell
+from workers.inference.assembly import Callbacks, Given, assemble
 from workers.inference.drain import THREAD_S, DrainSteps, drain
-from workers.inference.emitter import Emitter, EmitterParts
-from workers.inference.engine_process import EngineProcess, EngineProcessParts
-from workers.inference.facts import Watcher, everyone
-from workers.inference.heartbeat import Heartbeat, HeartbeatParts
-from workers.inference.holdings import Holdings, Load
-from workers.inference.inbox import Close, Drain, Inbox, NewStream
-from workers.inference.intake import Intake, IntakeParts
-from workers.inference.leases import Control, LeaseParts, Leases
-from workers.inference.messages import ChildOptions, Ready
-from workers.inference.metrics import record_reap
-from workers.inference.metrics_watcher import MetricsWatcher
+from workers.inference.facts import Watcher
+from workers.inference.holdings import Load
+from workers.inference.inbox import Close, Drain, NewStream
+from workers.inference.messages import Ready
+from workers.inference.process_age import process_age_s
 from workers.inference.served_model import CANNOT_START, find_model
 from workers.inference.spawning import EngineChild
-from workers.inference.ticker import Ticker, WorkerThread
-from workers.notices.base import Notice
-from workers.notices.metadata import MetadataServer
-from workers.notices.sources import NONE, find_source
-from workers.notices.watcher import NoticeWatcher
+from workers.inference.ticker import WorkerThread
 
 CRASHED = 1
-NOTICE_MARGIN_S = 2.0
-"""How long before its machine goes a worker is to be gone; and what its end may take when there is no time left."""
 
 log = structlog.get_logger(__name__)
 
@@ -63,20 +43,6 @@ class Status:
     load: Load
     max_jobs: int
     step_age_s: float | None
-
-
-def process_age_s() -> float:
-    """Seconds since this process was started, interpreter and imports included."""
-    stat = Path("/proc/self/stat")
-    if stat.exists():  # psutil adds whole seconds of boot time, and would be up to a second off
-        started_ticks = int(stat.read_text().rpartition(")")[2].split()[19])
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - float(psutil.Process().create_time())
-
-
-def earlier_attempts(journal: Journal, job: Job) -> tuple[Journaled, ...]:
-    """What was journaled of each choice of a claimed job; a first attempt has nothing to read."""
-    return journal.ids(job.id, job.request.n) if job.attempt > 1 else (Journaled(),) * job.request.n
 
 
 class InferenceWorker:
@@ -95,10 +61,7 @@ class InferenceWorker:
         open_queue: Callable[..., Queue] = RedisQueue,
     ) -> None:
         self._settings = settings
-        self._watchers = watchers
         self._model = find_model(settings)
-        self._first = first
-        self._open_queue = open_queue
         if not settings.redis.url:
             raise SetupError("No Redis is given.", next_step="Give --redis-url, or start everything with: headrace up")
         self.id = worker_id(settings.worker.tag)
@@ -113,7 +76,10 @@ class InferenceWorker:
         self._ready: Ready | None = None
         self._crashed = False
         self._stop = threading.Event()
-        self._build()
+        self._parts = assemble(
+            Given(self.id, self.lane, self._model, settings, self._client, watchers, first, open_queue),
+            Callbacks(self._on_ready, self._on_failure, self._on_crash, self.request_stop, self.pause),
+        )
         self._life = WorkerThread("inference", self._live, self._on_crash)
         self._within_s = settings.worker.drain_s
         self._on_stop: Callable[[float], None] = lambda _: None
@@ -125,9 +91,13 @@ class InferenceWorker:
         return self._ready
 
     @property
+    def metrics(self) -> Recorder:
+        return self._parts.metrics
+
+    @property
     def held(self) -> int:
         """Jobs it holds a lease on."""
-        return self._holdings.load().jobs
+        return self._parts.holdings.load().jobs
 
     @property
     def exit_code(self) -> int:
@@ -135,7 +105,7 @@ class InferenceWorker:
 
     @property
     def engine_pid(self) -> int | None:
-        return self._engine.pid
+        return self._parts.engine.pid
 
     def start(
         self, on_stop: Callable[[float], None] = lambda _: None, on_end: Callable[[int], None] = lambda _: None
@@ -155,21 +125,21 @@ class InferenceWorker:
         """From any thread, without a wait."""
         return Status(
             lane=self.lane,
-            state=self._heartbeat.state,
+            state=self._parts.heartbeat.state,
             kv_tokens=self._ready.kv_tokens if self._ready else 0,
-            load=self._holdings.load(),
+            load=self._parts.holdings.load(),
             max_jobs=self._settings.worker.max_jobs,
-            step_age_s=self._emitter.step_age_s(),
+            step_age_s=self._parts.emitter.step_age_s(),
         )
 
     def pause(self, paused: bool) -> None:
         """Whether to claim nothing new; what runs goes on."""
         log.info("paused" if paused else "resumed")
-        self._intake.pause(paused)
+        self._parts.intake.pause(paused)
 
     def cancel(self, job_id: str) -> FinishReply:
         """End a job, held here or not. One call to the store; raises StoreUnavailable."""
-        return self._queue.cancel(job_id)
+        return self._parts.queue.cancel(job_id)
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Whether it has ended. A worker that was never started has."""
@@ -177,134 +147,17 @@ class InferenceWorker:
             self._life.join(timeout_s)
         return not self._life.is_alive()
 
-    # -- parts
-
-    def _build(self) -> None:
-        settings, timing = self._settings, self._settings.queue
-        payloads = open_payloads(settings)
-        queue = self._queue = self._open_queue(self._client, timing.timing(), payloads=payloads)
-        self.metrics = Recorder()
-        self._inbox = Inbox()
-        tell = everyone((MetricsWatcher(self.metrics), *self._watchers))
-        self._holdings = Holdings(on_room=lambda: self._intake.wake())
-        journal = Journal(self._client, payloads)
-        self._intake = Intake(
-            IntakeParts(
-                worker=self.id,
-                lane=self.lane,
-                max_jobs=settings.worker.max_jobs,
-                queue=queue,
-                read_journal=lambda job: earlier_attempts(journal, job),
-                holdings=self._holdings,
-                metrics=self.metrics,
-                inbox=self._inbox,
-                fetch_prompt=payloads.fetch_prompt,
-                tell=tell,
-            )
-        )
-        self._engine = EngineProcess(
-            EngineProcessParts(
-                options=ChildOptions(self._model.source, settings.engine),
-                start_timeout_s=settings.worker.start_timeout_s,
-                inbox=self._inbox,
-                on_ready=self._on_ready,
-                on_failure=self._on_failure,
-                on_crash=self._on_crash,
-                first=self._first,
-            )
-        )
-        self._emitter = Emitter(
-            EmitterParts(
-                worker=self.id,
-                queue=queue,
-                engine=self._engine,
-                gate=self._intake,
-                holdings=self._holdings,
-                metrics=self.metrics,
-                progress_timeout_s=settings.worker.progress_timeout_s,
-                tell=tell,
-                is_large=lambda ending: payloads.is_large(result_size(ending.choices)),
-            ),
-            self._inbox,
-        )
-        leases = Leases(
-            LeaseParts(
-                worker=self.id,
-                lease_s=timing.lease_ms / 1000,
-                queue=queue,
-                holdings=self._holdings,
-                metrics=self.metrics,
-                inbox=self._inbox,
-                stop_engine=self._engine.abort_all,
-                trust=self._intake.trust,
-                clock=time.monotonic,
-            )
-        )
-        self._heartbeat = Heartbeat(
-            HeartbeatParts(
-                worker=self.id,
-                lane=self.lane,
-                model_id=self._model.id,
-                release=settings.worker.release,
-                client=self._client,
-                holdings=self._holdings,
-                metrics=self.metrics,
-                step_age_s=self._emitter.step_age_s,
-                paused=lambda: self._intake.paused,
-            )
-        )
-        control = Control(self._holdings, self._inbox, self.request_stop)
-        self._doorbell = Doorbell(
-            self._client,
-            {
-                keys.wake(self.lane): lambda _: self._intake.wake(),
-                keys.control(self.id): lambda data: control.handle(data),
-            },
-            self._on_crash,
-        )
-        self._tickers = [
-            Ticker("beat", timing.beat_ms / 1000, self._heartbeat.beat, self._on_crash),
-            Ticker("renew", timing.renew_ms / 1000, leases.renew, self._on_crash),
-            Ticker("lease-watch", timing.lease_ms / 20_000, leases.watch, self._on_crash),
-            Ticker(
-                "reap",
-                timing.reap_ms / 1000,
-                lambda: record_reap(self.metrics, queue.reap(ReapRequest())),
-                self._on_crash,
-            ),
-        ]
-        self._notices = self._watch_for_notices()
-        self._threads = [
-            WorkerThread("intake", self._intake.run, self._on_crash),
-            WorkerThread("emitter", self._emitter.run, self._on_crash),
-        ]
-
-    def _watch_for_notices(self) -> NoticeWatcher | None:
-        """Raises SetupError for an address that is none."""
-        worker = self._settings.worker
-        if worker.notices == NONE:
-            return None
-        server = MetadataServer(worker.notices_url)
-        return NoticeWatcher(
-            find=lambda: find_source(worker.notices, server),
-            on_notice=self._on_notice,
-            on_standing=self.pause,
-            at_work=lambda: self.held > 0,
-        )
-
-    def _on_notice(self, notice: Notice) -> None:
-        left_s = math.inf if notice.seconds_left is None else notice.seconds_left
-        self.request_stop(max(NOTICE_MARGIN_S, left_s - NOTICE_MARGIN_S))
+    # -- what the parts say
 
     def _on_ready(self, ready: Ready) -> NewStream:
         """On the engine-process thread, for each child: the card is written with the next beat."""
         tokenizer = Tokenizer(ready.facts.tokenizer_json)
         self._ready = ready
-        self._heartbeat.ready(ready)
+        self._parts.heartbeat.ready(ready)
         log.info(
             "ready",
             lane=self.lane,
-            engine_pid=self._engine.pid,
+            engine_pid=self._parts.engine.pid,
             kv_tokens=ready.kv_tokens,
             engine_seconds=round(ready.started_s, 2),
             process_seconds=round(process_age_s(), 2),
@@ -324,26 +177,19 @@ class InferenceWorker:
 
     def _live(self) -> None:
         log.info("worker starts", lane=self.lane, model=self._model.source)
-        self._engine.start()
-        for thread in self._threads:
-            thread.start()
-        for ticker in self._tickers:
-            ticker.start()
-        self._doorbell.start()
-        if self._notices is not None:
-            self._notices.start()
+        self._start_parts()
         self._stop.wait()
+        parts = self._parts
         self._on_stop(self._within_s)
-        self._heartbeat.draining()
-        intake, emitter = self._threads
+        parts.heartbeat.draining()
         drain(
             DrainSteps(
-                stop_claiming=self._intake.stop,
-                hand_back=lambda: self._inbox.put(Drain()),
-                ask_engine_to_stop=self._engine.ask_to_stop,
-                await_intake=intake.join,
-                await_emitter=lambda timeout_s: self._await_emitter(emitter, timeout_s),
-                stop_engine=self._engine.stop,
+                stop_claiming=parts.intake.stop,
+                hand_back=lambda: parts.inbox.put(Drain()),
+                ask_engine_to_stop=parts.engine.ask_to_stop,
+                await_intake=parts.intake_thread.join,
+                await_emitter=self._await_emitter,
+                stop_engine=parts.engine.stop,
                 stop_threads=self._stop_tickers,
                 say_goodbye=self._say_goodbye,
             ),
@@ -351,20 +197,32 @@ class InferenceWorker:
         )
         self._on_end(self.exit_code)
 
-    def _await_emitter(self, emitter: threading.Thread, timeout_s: float) -> None:
-        self._inbox.put(Close())
-        emitter.join(timeout_s)
-        if emitter.is_alive():
-            self._inbox.put(Close(at_once=True))
-            emitter.join(THREAD_S)
+    def _start_parts(self) -> None:
+        parts = self._parts
+        parts.engine.start()
+        parts.intake_thread.start()
+        parts.emitter_thread.start()
+        for ticker in parts.tickers:
+            ticker.start()
+        parts.doorbell.start()
+        if parts.notices is not None:
+            parts.notices.start()
+
+    def _await_emitter(self, timeout_s: float) -> None:
+        inbox, thread = self._parts.inbox, self._parts.emitter_thread
+        inbox.put(Close())
+        thread.join(timeout_s)
+        if thread.is_alive():
+            inbox.put(Close(at_once=True))
+            thread.join(THREAD_S)
 
     def _stop_tickers(self, timeout_s: float) -> None:
-        if self._notices is not None:
-            self._notices.stop()
-        self._doorbell.stop(timeout_s)
-        for ticker in self._tickers:
+        if self._parts.notices is not None:
+            self._parts.notices.stop()
+        self._parts.doorbell.stop(timeout_s)
+        for ticker in self._parts.tickers:
             ticker.stop(timeout_s)
 
     def _say_goodbye(self) -> None:
-        self._heartbeat.goodbye()
+        self._parts.heartbeat.goodbye()
         self._client.close()

@@ -100,9 +100,8 @@ def fresh(letter: Job, lane: str, deadline_ms: int | None = None) -> Job:
 class Redriver:
     """For one event loop. `tell` hears of each new job.
 
-    Safe to be killed anywhere and to be said again: the new job is accepted under a key of the letter's, and the letter
-    leaves its set only after that. The key is kept as long as the new job, a day beyond its end; a redrive that was
-    killed between the two must be said again until then.
+    Safe to be killed anywhere and to be said again: with the new job's acceptance its name is written into the letter,
+    which leaves its set only after that.
     """
 
     def __init__(

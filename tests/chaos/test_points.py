@@ -19,9 +19,9 @@ LEASE_MS = 400
 
 def together() -> Iterator[tuple[Point, ...]]:
     """Rounds over all points: one of each worker's and one of the gateway's at a time, in any order. Whoever takes the
-    whole host of another away has a round of its own. With so little work none waits for a tenth append; and only one
-    engine is killed at a time, or a job would be counted three deaths and be given up, as it should."""
-    points = [replace(point, most=min(point.most, 2)) for point in random.sample(POINTS, len(POINTS))]
+    whole host of another away has a round of its own. With so little work each strikes where it is come to first; and
+    only one engine is killed at a time, or a job would be counted three deaths and be given up, as it should."""
+    points = [replace(point, most=min(point.most, 1)) for point in random.sample(POINTS, len(POINTS))]
     hosts = [point for point in points if point.trouble is Trouble.HOST]
     gateways = [point for point in points if point.who is Who.GATEWAY]
     killers = [point for point in points if point.who is Who.ENGINE or point.trouble is Trouble.CRASH]

@@ -41,6 +41,28 @@ def test_an_accepted_job_is_queued_with_its_first_event(bench: Bench) -> None:
     assert kept.seq == 1
 
 
+def test_a_dead_letter_has_one_redrive_however_long_it_is_parked(bench: Bench) -> None:
+    dead = make_job()
+    accept(bench, dead)
+    for _ in range(rules.MOST_DEATHS):
+        bench.queue.claim(claim_request())
+        bench.queue.reap(ReapRequest(worker="w1", died=True))
+    # Under another key: the first one's goes a day after the end of its job.
+    first, second = (replace(make_job(), redrive_of=dead.id, idem_key=key) for key in ("day one", "day three"))
+    assert bench.queue.accept(first).outcome is Outcome.OK
+    assert get(bench, dead.id).redriven_as == first.id
+    bench.queue.cancel(first.id)
+    again = bench.queue.accept(second)
+    assert (again.outcome, again.job_id) == (Outcome.EXISTS, first.id)
+    assert get(bench, dead.id).state is State.DEAD
+
+
+def test_a_redrive_of_what_is_gone_writes_no_record_for_it(bench: Bench) -> None:
+    gone = replace(make_job(), redrive_of=new_job_id())
+    assert bench.queue.accept(gone).outcome is Outcome.OK
+    assert bench.queue.get(gone.redrive_of) is None
+
+
 def test_every_field_of_a_record_comes_back(bench: Bench) -> None:
     job = replace(make_job(n=2), traceparent="00-ab-cd-01", metadata={"ключ": 'va"lue'}, idem_key="k", tenant="t")
     bench.queue.accept(job, body_hash="b")

@@ -13,6 +13,11 @@ if idem_key ~= '' then
   local known = redis.call('HMGET', idem, 'body_hash', 'job')
   if known[2] and known[2] ~= id then return { known[1] == body_hash and 'EXISTS' or 'CONFLICT', known[2] } end
 end
+-- A dead letter has one redrive, and remembers it for as long as it is parked: the key may have gone before.
+local letter = (record.redrive_of or '') ~= '' and 'hr:job:' .. record.redrive_of
+local redriven_as = letter and redis.call('HGET', letter, 'redriven_as') or ''
+if redriven_as ~= '' and redriven_as ~= id then return { 'EXISTS', redriven_as } end
+
 local job = load_job(id)
 if job then
   if job.state == 'ACCEPTED' and not hold then enqueue(job) end
@@ -23,6 +28,7 @@ redis.call('HSET', 'hr:job:' .. id, unpack(ARGV, 11))
 redis.call('HSET', 'hr:job:' .. id, 'state', 'ACCEPTED', 'created_at', now, 'seq', 1)
 redis.call('ZADD', 'hr:jobs:' .. record.tenant, now, id)
 if idem_key ~= '' then redis.call('HSET', idem, 'body_hash', body_hash, 'job', id) end
+if letter and redis.call('EXISTS', letter) == 1 then redis.call('HSET', letter, 'redriven_as', id) end
 if deadline_in ~= '' then
   redis.call('HSET', 'hr:job:' .. id, 'deadline_at', now + deadline_in)
   redis.call('ZADD', 'hr:deadlines', now + deadline_in, id)

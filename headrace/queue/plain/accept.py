@@ -15,6 +15,9 @@ def accept(tables: Tables, job: Job, body_hash: str, hold: bool) -> AcceptReply:
     known_body, known_id = tables.idempotency.get((job.tenant, job.idem_key), (body_hash, job.id))
     if job.idem_key and known_id != job.id:
         return AcceptReply(Outcome.EXISTS if known_body == body_hash else Outcome.CONFLICT, known_id)
+    letter = tables.entries.get(job.redrive_of)
+    if letter is not None and letter.job.redriven_as not in ("", job.id):
+        return AcceptReply(Outcome.EXISTS, letter.job.redriven_as)
     if known := tables.entries.get(job.id):
         if known.job.state is State.ACCEPTED and not hold:
             enqueue(tables, known)
@@ -25,6 +28,8 @@ def accept(tables: Tables, job: Job, body_hash: str, hold: bool) -> AcceptReply:
     entry = tables.entries[job.id] = Entry(fresh, finished=[""] * job.request.n)
     if job.idem_key:
         tables.idempotency[job.tenant, job.idem_key] = (body_hash, job.id)
+    if letter is not None:
+        letter.job = replace(letter.job, redriven_as=job.id)
     tables.write(entry, Accepted(1, job.id, now))
     if not hold:
         enqueue(tables, entry)

@@ -57,7 +57,7 @@ class RabbitMq:
             )
         binary = rabbitmq_binary()
         assert binary is not None
-        with (self._folder / "broker.log").open("ab") as log:
+        with (self._folder / "broker.log").open("wb") as log:
             self._broker = subprocess.Popen(
                 [binary],
                 env=self._environment(),
@@ -118,7 +118,9 @@ class RabbitMq:
         }
 
     def _answers(self) -> bool:
-        """It speaks once it has read what is on its disk; the port may be open before."""
+        """It speaks a little before it has started, and may then keep a confirm to itself."""
+        if b"completed with" not in (self._folder / "broker.log").read_bytes():
+            return False
         try:
             with socket.create_connection(("127.0.0.1", self._port), timeout=1) as probe:
                 probe.sendall(b"AMQP\x00\x00\x09\x01")

@@ -36,10 +36,14 @@ class Reader:
         return tuple(job_id for job_id in self.job_ids() if (job := self._job(job_id)) is not None and not job.ended)
 
     def idle(self, workers: Iterable[str]) -> bool:
-        """Whether these workers say that they are ready and hold nothing."""
+        """Whether these workers say that they are ready and hold nothing: no job, and no page of one. A worker forgets a
+        job a moment before its engine has heard of it."""
         beats = {beat.worker: beat for beat in read_beats(self._client)}
         found = [beats.get(worker) for worker in workers]
-        return all(beat is not None and beat.state == "ready" and beat.held == 0 for beat in found)
+        return all(
+            beat is not None and beat.state == "ready" and beat.held == 0 and not beat.metrics["gauges"].get(PAGES, 0)
+            for beat in found
+        )
 
     def snapshot(self, workers: Iterable[str]) -> Snapshot:
         """Everything, and the beats of these workers."""

@@ -36,8 +36,8 @@ class Reader:
         return tuple(job_id for job_id in self.job_ids() if (job := self._job(job_id)) is not None and not job.ended)
 
     def idle(self, workers: Iterable[str]) -> bool:
-        """Whether these workers say that they are ready and hold nothing: no job, and no page of one. A worker forgets a
-        job a moment before its engine has heard of it."""
+        """Whether these workers say that they are ready and hold nothing: no job, and no page of one. A worker forgets
+        a job a moment before its engine has heard of it."""
         beats = {beat.worker: beat for beat in read_beats(self._client)}
         found = [beats.get(worker) for worker in workers]
         return all(

@@ -48,6 +48,7 @@ class Waiting:
         self._tellings: list[Telling] = []
         self._usages: list[Usage] = []
         self._living = set(range(len(self._jobs)))
+        self._fallen: set[int] = set()
 
     async def answer(self, stream: bool) -> Response:
         """The whole reply, the beginning of a stream, or the error of a job that failed before its first token."""
@@ -151,11 +152,13 @@ class Waiting:
                 raise error_of(said)
 
     async def _fall_back(self, number: int) -> None:
-        """Another model answers from here on, and the reply says so."""
+        """Another model answers from here on. A reply has one name: the other model's once it answers everything."""
         if (other := fallen_back(self._jobs[number])) is not None:
             at = sum(job.request.n for job in self._jobs[:number])
             self._tellings[number] = await telling(self._services, other, at)
-            self._reply = replace(self._reply, model=other.model)
+            self._fallen.add(number)
+            if len(self._fallen) == len(self._jobs):
+                self._reply = replace(self._reply, model=other.model)
 
     @property
     def _done(self) -> bool:

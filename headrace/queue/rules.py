@@ -93,6 +93,8 @@ def fallen_back(job: Job) -> Job | None:
         prompt_ref=other.prompt_ref,
         fallback=None,
         fallback_of=job.model,
+        digest="",
+        digests=(),
         retries=0,
         deaths=0,
         place=0,

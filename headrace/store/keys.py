@@ -92,7 +92,8 @@ def control(worker_id: str) -> str:
 
 
 def idempotency(tenant: str, key: str) -> str:
-    return f"{PREFIX}idem:{tenant}:{key}"
+    escaped = tenant.replace("%", "%25").replace(":", "%3A")
+    return f"{PREFIX}idem:{escaped}:{key}"
 
 
 def output_average(lane: str, tenant: str) -> str:

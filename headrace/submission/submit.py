@@ -5,7 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from headrace.contract.errors import HeadraceError, IdempotencyConflict, InvalidRequest, JobNotFound, QueueFull
+from headrace.contract.errors import (
+    ContextLengthExceeded,
+    HeadraceError,
+    IdempotencyConflict,
+    InvalidRequest,
+    JobNotFound,
+    ModelNotFound,
+    QueueFull,
+)
 from headrace.contract.generation import FrozenRequest
 from headrace.contract.ids import new_job_id
 from headrace.contract.job import Fallback, Job, State
@@ -129,7 +137,7 @@ class Submitter:
             kind=intent.kind,
             request=request,
             deadline_at=intent.deadline_ms,
-            fallback=await self._fallback(intent, seed),
+            fallback=await self._fallback(intent, seed, release),
             metadata=intent.metadata,
         )
 
@@ -148,7 +156,7 @@ class Submitter:
             echo=intent.echo,
         )
 
-    async def _fallback(self, intent: Intent, seed: int) -> Fallback | None:
+    async def _fallback(self, intent: Intent, seed: int, first: Release) -> Fallback | None:
         """Ids of one vocabulary mean nothing in another, so only a prompt of text can be made for two models."""
         if not intent.fallback_model:
             return None
@@ -156,7 +164,17 @@ class Submitter:
             raise InvalidRequest(
                 "`fallback_model` needs a prompt of text: token ids belong to one model.", param="fallback_model"
             )
-        release, request = await self._frozen_for(intent.fallback_model, intent, seed)
+        try:
+            release, request = await self._frozen_for(intent.fallback_model, intent, seed)
+        except (ModelNotFound, ContextLengthExceeded) as error:
+            error.param = "fallback_model"
+            raise
+        if release.lane == first.lane:
+            raise InvalidRequest(
+                f"`fallback_model` is `{release.card.id}`, as `model` is.",
+                param="fallback_model",
+                next_step="Name another model: the first one is tried three times before.",
+            )
         return Fallback(release.card.id, release.lane, release.card.revision, request)
 
     async def _settle(self, job: Job, reply: AcceptReply) -> Submitted:

@@ -88,6 +88,11 @@ def test_accepting_again_is_the_same_acceptance(bench: Bench) -> None:
     assert types(bench, job.id) == ["accepted"]
 
 
+def test_a_key_belongs_to_its_tenant_whatever_colons_there_are(bench: Bench) -> None:
+    for tenant, key in (("a", "b:c"), ("a:b", "c"), ("a%3Ab", "c")):
+        assert bench.queue.accept(replace(make_job(idem_key=key), tenant=tenant)).outcome is Outcome.OK
+
+
 def test_an_idempotency_key_names_one_job(bench: Bench) -> None:
     job = make_job(idem_key="k")
     bench.queue.accept(job, body_hash="b")

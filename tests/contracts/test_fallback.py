@@ -45,6 +45,8 @@ def test_after_all_retries_the_other_model_begins(bench: Bench) -> None:
     accept(bench, job)
     assert fail(bench, 4) == FinishReply(Outcome.OK, State.QUEUED)
     assert bench.queue.claim(claim_request()) == ()
+    # Nobody has begun it with this model: a replay must not look for the first one's numerics here.
+    assert (get(bench, job.id).digest, get(bench, job.id).digests) == ("", ())
     mine = claim_other(bench)
     assert (mine.id, mine.model, mine.revision, mine.fallback_of) == (job.id, "other", "r2", "tiny")
     assert (mine.request, mine.retries, mine.fallback) == (REQUEST, 0, None)

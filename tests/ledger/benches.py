@@ -1,6 +1,7 @@
 """What the suite needs of a broker besides the seven calls: time that passes, outages, and a look at what is left."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
@@ -177,11 +178,12 @@ def publish(ledger: Ledger, body: bytes) -> None:
 def eventually(condition: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
     """Ask until it holds; a ledger that is away is asked again."""
     give_up_at = time.monotonic() + within_s
+    heard: Counter[str] = Counter()
     while True:
         try:
             if condition():
                 return
-        except LedgerUnavailable:
-            pass
-        assert time.monotonic() < give_up_at, f"it did not become so within {within_s} s"
+        except LedgerUnavailable as error:
+            heard[error.message] += 1
+        assert time.monotonic() < give_up_at, f"it did not become so within {within_s} s: {heard}"
         time.sleep(0.01)

@@ -8,7 +8,7 @@ local record = {}
 for i = 11, #ARGV, 2 do record[ARGV[i]] = ARGV[i + 1] end
 
 local idem_key = record.idem_key or ''
-local idem = 'hr:idem:' .. record.tenant .. ':' .. idem_key
+local idem = idem_name(record.tenant, idem_key)
 if idem_key ~= '' then
   local known = redis.call('HMGET', idem, 'body_hash', 'job')
   if known[2] and known[2] ~= id then return { known[1] == body_hash and 'EXISTS' or 'CONFLICT', known[2] } end

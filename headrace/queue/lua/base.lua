@@ -34,6 +34,11 @@ local function load_job(id)
   return job
 end
 
+-- As `store.keys.idempotency`: a tenant's name may have colons, and a key may, too.
+local function idem_name(tenant, idem_key)
+  return 'hr:idem:' .. tenant:gsub('%%', '%%25'):gsub(':', '%%3A') .. ':' .. idem_key
+end
+
 local function journaled(job)
   local total = 0
   for _, offset in ipairs(job.offsets) do total = total + offset end

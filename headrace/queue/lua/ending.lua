@@ -24,7 +24,7 @@ local function kept_ms(job) return job.ledger_receipt ~= '' and LEDGER_TTL_MS or
 
 local function set_retention(job, state)
   if job.idem_key ~= '' then
-    redis.call('PEXPIRE', 'hr:idem:' .. job.tenant .. ':' .. job.idem_key, result_ttl_ms)
+    redis.call('PEXPIRE', idem_name(job.tenant, job.idem_key), result_ttl_ms)
   end
   if state == 'DEAD' then
     -- Record and journal stay until somebody purges or redrives it.

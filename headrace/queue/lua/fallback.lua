@@ -10,7 +10,8 @@ end
 local function fall_back(job)
   local stored = redis.call('HMGET', job.key, 'fallback', 'fallback_prompt', 'model')
   local other = cjson.decode(stored[1])
-  redis.call('HDEL', job.key, 'fallback', 'fallback_prompt', 'started_digest', 'digests', 'prompt_ref', 'deaths')
+  redis.call('HDEL', job.key, 'fallback', 'fallback_prompt', 'started_digest', 'digest', 'digests', 'prompt_ref',
+    'deaths')
   redis.call('HSET', job.key, 'model', other.model, 'lane', other.lane, 'revision', other.revision,
     'request', other.request, 'prompt_ids', stored[2], 'prompt_tokens', other.prompt_tokens,
     'max_tokens', other.max_tokens, 'retries', 0, 'fallback_of', stored[3])

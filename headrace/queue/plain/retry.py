@@ -35,7 +35,7 @@ def _give_up(tables: Tables, entry: Entry, error: ErrorInfo) -> FinishReply:
     let_go(entry)
     tables.write(entry, Retrying(entry.job.seq + 1, 0, error))
     job = entry.job
-    entry.job = replace(other, seq=job.seq, epoch=job.epoch, lease_id="", owner="", error=error, digests=())
+    entry.job = replace(other, seq=job.seq, epoch=job.epoch, lease_id="", owner="", error=error)
     entry.started_digest = None
     enqueue(tables, entry)
     return FinishReply(Outcome.OK, State.QUEUED)

@@ -83,6 +83,20 @@ def test_the_other_model_answers_and_the_reply_names_it(openai: OpenAI, worker: 
 
 
 @pytest.mark.usefixtures("other_card")
+def test_a_reply_by_two_models_has_the_name_that_was_asked_for(openai: OpenAI, worker: ScriptedWorker) -> None:
+    def one_here_one_there() -> None:
+        job = worker.claim()
+        worker.say(job, "one", "stop")
+        worker.succeed(job)
+        fall_back(worker, "two")
+
+    with meanwhile(one_here_one_there):
+        reply = openai.completions.create(model=MODEL, prompt=["a", "b"], extra_body=EXTRA)
+    assert sorted(choice.text for choice in reply.choices) == ["one", "two"]
+    assert reply.model == MODEL
+
+
+@pytest.mark.usefixtures("other_card")
 def test_a_job_keeps_its_id_and_says_what_it_was_made_for(client: httpx2.Client, worker: ScriptedWorker) -> None:
     body = {"model": MODEL, "messages": QUESTION, **EXTRA}
     job_id = client.post("/v1/jobs", json=body).json()["id"]

@@ -261,10 +261,13 @@ async def test_a_fallback_that_is_not_there_or_cannot_be_is_refused(
 ) -> None:
     announce(client)
     announce(client, id="other", aliases=(), revision="r2", context_length=4, max_kv_tokens=4)
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFound) as absent:
         await submitter.submit(replace(HELLO, fallback_model="nobody"))
-    with pytest.raises(ContextLengthExceeded, match="other"):
+    with pytest.raises(ContextLengthExceeded, match="other") as too_small:
         await submitter.submit(replace(HELLO, fallback_model="other"))
+    assert absent.value.param == too_small.value.param == "fallback_model"
+    with pytest.raises(InvalidRequest, match="as `model` is"):
+        await submitter.submit(replace(HELLO, fallback_model=HELLO.model))
     with pytest.raises(InvalidRequest, match="fallback_model"):
         await submitter.submit(replace(RAW, prompt=(1, 2), fallback_model="small"))
     assert list(client.scan_iter("hr:job:*")) == []

@@ -23,7 +23,7 @@ from headrace.store.journal import AsyncJournal
 from headrace.store.live import LiveHub
 from headrace.store.payloads import open_payloads
 from headrace.store.probe import StoreProbe
-from headrace.submission.replicated import ReplicatedQueue
+from headrace.submission.replicated import replicated
 from headrace.submission.submit import AsyncQueue, Submitter
 from headrace.telemetry.tracing import Tracing, open_tracing
 
@@ -85,8 +85,7 @@ async def open_services(
     door: AsyncQueue = (
         PublishingQueue(queue, payloads, publisher, scheme_of(settings.ledger.url)) if publisher else queue
     )
-    if settings.redis.wait_replicas:
-        door = ReplicatedQueue(door, client, settings.redis.wait_replicas, settings.redis.wait_ms)
+    waiting = replicated(door, settings.redis) if settings.redis.wait_replicas else None
     traces = traces or open_tracing(settings.telemetry, "headrace-gateway")
     metrics = GatewayMetrics()
     patience_s = settings.redis.socket_timeout_s
@@ -104,7 +103,7 @@ async def open_services(
             queue=queue,
             journal=journal,
             payloads=payloads,
-            submitter=Submitter(door, cards, abandon=abandoned.add),
+            submitter=Submitter(waiting or door, cards, abandon=abandoned.add),
             cards=cards,
             beats=BeatReader(client),
             probe=StoreProbe(client),
@@ -124,5 +123,7 @@ async def open_services(
         if publisher:
             publisher.close()
         await hub.close()
+        if waiting:
+            await waiting.close()
         await client.aclose()
         await asyncio.to_thread(traces.close, TRACES_S)

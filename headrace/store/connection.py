@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio
@@ -30,6 +30,8 @@ _NOT_NOW = (
     "NOAUTH",
     "NOPERM",
     "WRONGPASS",
+    "UNBLOCKED",  # a primary that becomes a replica lets go of who waits there for replicas,
+    "WAIT cannot be used",  # and lets nobody wait from then on
 )
 
 
@@ -68,6 +70,22 @@ _HONEST: Mapping[type[AbstractConnection], type[AbstractConnection]] = {
 }
 
 
+class _Busy(redis.exceptions.ConnectionError):
+    """Every connection of a pool was in use for as long as a caller waits for one: Redis itself may be well."""
+
+
+class _Turns(redis.asyncio.BlockingConnectionPool):
+    """Says so when nobody's turn is over in time; redis-py's word for it is that of a server which is not there."""
+
+    async def get_connection(self, *_: Any, **__: Any) -> AbstractConnection:
+        try:
+            return cast(AbstractConnection, await super().get_connection())  # type: ignore[no-untyped-call]
+        except redis.exceptions.ConnectionError as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                raise
+            raise _Busy(f"All {self.max_connections} connections to Redis were busy for {self.timeout:g} s.") from error
+
+
 def connect(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float = 5.0) -> redis.Redis:
     """A blocking client, safe for threads. A stale connection is replaced once; more is the caller's decision, and a
     server that does not answer is one that cannot be reached.
@@ -84,16 +102,24 @@ def connect(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float
         )
 
 
-def connect_async(url: str, *, connect_timeout_s: float = 5.0, socket_timeout_s: float = 5.0) -> redis.asyncio.Redis:
+def connect_async(
+    url: str,
+    *,
+    connect_timeout_s: float = 5.0,
+    socket_timeout_s: float = 5.0,
+    connections: int = MOST_CONNECTIONS,
+    turn_s: float | None = None,
+) -> redis.asyncio.Redis:
     """The same for an event loop; close it with `await client.aclose()`.
 
-    Any number of tasks may use it: those beyond MOST_CONNECTIONS wait for their turn, up to `socket_timeout_s`.
+    Any number of tasks may use it: those beyond `connections` wait for their turn, up to `turn_s` (None: as long as for
+    an answer, `socket_timeout_s`).
     """
     with _url_errors(url):
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
+        pool = _Turns.from_url(
             url,
-            max_connections=MOST_CONNECTIONS,
-            timeout=socket_timeout_s,
+            max_connections=connections,
+            timeout=socket_timeout_s if turn_s is None else turn_s,
             socket_connect_timeout=connect_timeout_s,
             socket_timeout=socket_timeout_s,
             retry=AsyncRetry(NoBackoff(), 1, _STALE),
@@ -124,6 +150,10 @@ def store_errors() -> Iterator[None]:
         if not any(word in str(error) for word in _NOT_NOW) and not _known_refusal(error):
             raise
         raise StoreUnavailable(f"Redis refuses to work: {error}.", next_step="Look at its log and memory.") from error
+    except _Busy as error:
+        raise StoreUnavailable(
+            str(error), next_step="Try again soon; if it stays so, see what Redis is busy with, or run more gateways."
+        ) from error
     except (RedisError, OSError) as error:
         raise StoreUnavailable(
             f"Redis cannot be reached: {str(error).rstrip('.')}.", next_step="Check that it runs, and the URL."

@@ -195,3 +195,18 @@ def test_what_is_no_answer_is_an_outage_and_passes(line: FaultProxy, conditions:
                 client.ping()
             line.set(WELL)
         assert client.ping()
+
+
+def test_a_call_that_has_no_turn_hears_that_all_connections_are_busy_and_not_that_redis_is_gone(
+    server: RedisServer,
+) -> None:
+    async def work() -> None:
+        async with connect_async(server.url, connections=1, turn_s=0.05) as client:
+            held = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+            with pytest.raises(StoreUnavailable) as caught, store_errors():
+                await client.ping()
+            assert caught.value.message == "All 1 connections to Redis were busy for 0.05 s."
+            await client.connection_pool.release(held)
+            assert await client.ping()
+
+    in_gateway(work)

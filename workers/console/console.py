@@ -75,7 +75,8 @@ class Console:
         return ok("paused: claims nothing new, what runs goes on")
 
     def resume(self) -> Reply:
-        self._worker.pause(False)
+        if self._worker.pause(False):
+            return ok("resumed, and paused still: a notice says that this machine is to go")
         return ok("claims again")
 
     def cancel(self, job: str) -> Reply:

@@ -21,7 +21,7 @@ from workers.inference.facts import Watcher, everyone
 from workers.inference.heartbeat import Heartbeat, HeartbeatParts
 from workers.inference.holdings import Holdings
 from workers.inference.inbox import Inbox, NewStream
-from workers.inference.intake import Intake, IntakeParts
+from workers.inference.intake import Intake, IntakeParts, Pauser
 from workers.inference.leases import Control, LeaseParts, Leases
 from workers.inference.messages import ChildOptions, Ready
 from workers.inference.metrics import record_reap
@@ -57,7 +57,6 @@ class Callbacks:
     on_failure: Callable[[str], None]
     on_crash: OnCrash
     stop: Callable[[float], None]
-    pause: Callable[[bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def assemble(given: Given, callbacks: Callbacks) -> Assembly:
         notices=watch_for_notices(
             given.settings.worker,
             stop=callbacks.stop,
-            pause=callbacks.pause,
+            pause=lambda standing: intake.pause(standing, Pauser.NOTICE),
             at_work=lambda: shared.holdings.load().jobs > 0,
         ),
         intake_thread=WorkerThread("intake", intake.run, callbacks.on_crash),

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import structlog
 
@@ -31,6 +32,13 @@ PACE_S = 0.005
 joins the same step. A worker with nothing to do looks at once."""
 
 log = structlog.get_logger(__name__)
+
+
+class Pauser(Enum):
+    """Who asked to claim nothing new. What one of them takes back does not speak for the other."""
+
+    PERSON = "person"
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ class Intake:
         self._parts = parts
         self._ready: Ready | None = None
         self._trusted = True
-        self._paused = False
+        self._paused_by: set[Pauser] = set()
         self._stopping = False
         self._bell = threading.Event()
         self._prompts = Prompts(PromptParts(parts.fetch_prompt, parts.queue, parts.holdings, parts.tell, self.wake))
@@ -101,12 +109,15 @@ class Intake:
 
     @property
     def paused(self) -> bool:
-        return self._paused
+        """Whether anybody asked to claim nothing new, and has not taken it back."""
+        return bool(self._paused_by)
 
-    def pause(self, paused: bool) -> None:
-        """Whether somebody asked to claim nothing new; what runs goes on."""
-        self._paused = paused
-        if not paused:
+    def pause(self, paused: bool, by: Pauser) -> None:
+        """Claim nothing new, or take that back; what runs goes on. From any thread."""
+        if paused:
+            self._paused_by.add(by)
+        else:
+            self._paused_by.discard(by)
             self.wake()
 
     def stop(self) -> None:
@@ -142,7 +153,7 @@ class Intake:
     def claim(self) -> int:
         """Claim once; how many came. Raises StoreUnavailable."""
         ready, parts = self._ready, self._parts
-        if ready is None or not self._trusted or self._paused or self._stopping:
+        if ready is None or not self._trusted or self.paused or self._stopping:
             return 0
         load = parts.holdings.load()
         free = room(load, ready.kv_tokens, parts.max_jobs)

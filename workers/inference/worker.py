@@ -22,6 +22,7 @@ from workers.inference.drain import THREAD_S, DrainSteps, drain
 from workers.inference.facts import Watcher
 from workers.inference.holdings import Load
 from workers.inference.inbox import Close, Drain, NewStream
+from workers.inference.intake import Pauser
 from workers.inference.messages import Ready
 from workers.inference.process_age import process_age_s
 from workers.inference.served_model import CANNOT_START, find_model
@@ -78,7 +79,7 @@ class InferenceWorker:
         self._stop = threading.Event()
         self._parts = assemble(
             Given(self.id, self.lane, self._model, settings, self._client, watchers, first, open_queue),
-            Callbacks(self._on_ready, self._on_failure, self._on_crash, self.request_stop, self.pause),
+            Callbacks(self._on_ready, self._on_failure, self._on_crash, self.request_stop),
         )
         self._life = WorkerThread("inference", self._live, self._on_crash)
         self._within_s = settings.worker.drain_s
@@ -132,10 +133,13 @@ class InferenceWorker:
             step_age_s=self._parts.emitter.step_age_s(),
         )
 
-    def pause(self, paused: bool) -> None:
-        """Whether to claim nothing new; what runs goes on."""
-        log.info("paused" if paused else "resumed")
-        self._parts.intake.pause(paused)
+    def pause(self, paused: bool) -> bool:
+        """A person's word: claim nothing new, or go on; what runs goes on. Whether it is paused then: a notice that
+        stands keeps it so."""
+        self._parts.intake.pause(paused, Pauser.PERSON)
+        still = self._parts.intake.paused
+        log.info("paused" if paused else "resumed, but a notice stands" if still else "resumed")
+        return still
 
     def cancel(self, job_id: str) -> FinishReply:
         """End a job, held here or not. One call to the store; raises StoreUnavailable."""

@@ -88,8 +88,11 @@ def test_a_notice_that_stands_when_it_starts_keeps_it_from_claiming(fleet: Fleet
         with fleet.worker(fleet.settings("fake:", queue=QUICK, notices="auto", notices_url=cloud.url)) as worker:
             eventually(lambda: worker.status().state == "paused", "paused")
             job_id = fleet.submit(worker, "not here", 10)
+            assert worker.pause(False), "a person's word does not lift a notice"
+            assert worker.status().state == "paused"
             cloud.instance_action = None
             assert fleet.ended(job_id).state is State.SUCCEEDED
+            assert not worker.pause(False)
 
 
 def test_a_store_that_hangs_does_not_keep_it_beyond_its_deadline(own_fleet: Fleet, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import cast
 
 import pytest
@@ -70,3 +71,19 @@ def test_what_is_no_job_id_never_reaches_the_store() -> None:
     worker = Worker(FinishReply(Outcome.MISSING))
     assert "no job id" in console(worker).cancel("job_1 hr:*")["error"]
     assert worker.asked == []
+
+
+@dataclass(frozen=True)
+class UnderNotice:
+    """Only what a resume asks of it."""
+
+    stands: bool
+
+    def pause(self, paused: bool) -> bool:
+        return paused or self.stands
+
+
+@pytest.mark.parametrize(("stands", "said"), [(True, "paused still"), (False, "claims again")])
+def test_a_resume_says_whether_a_notice_keeps_it_paused(stands: bool, said: str) -> None:
+    answer = Console(cast(InferenceWorker, UnderNotice(stands)), Board()).resume()
+    assert said in answer["ok"]

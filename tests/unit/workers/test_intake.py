@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.unit.workers.desk import READY
 from tests.unit.workers.jobs import make_job
 from workers.inference.holdings import Holdings, Load
 from workers.inference.inbox import Inbox
-from workers.inference.intake import MICRO_BATCH, NO_ROOM, PACE_S, Intake, IntakeParts, Room, room
+from workers.inference.intake import MICRO_BATCH, NO_ROOM, PACE_S, Intake, IntakeParts, Pauser, Room, room
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,25 @@ def test_while_paused_nothing_is_claimed() -> None:
     queue = MemoryQueue(lambda: 1000)
     intake = make_intake(queue, Holdings(on_room=lambda: None), lambda _: None)
     queue.accept(make_job("job_1", state=State.ACCEPTED, lease_id="", epoch=0))
-    intake.pause(True)
+    intake.pause(True, Pauser.PERSON)
     assert intake.paused
     assert intake.claim() == 0
-    intake.pause(False)
+    intake.pause(False, Pauser.PERSON)
     assert intake.claim() == 1
+
+
+@pytest.mark.parametrize(("first", "second"), list(permutations(Pauser, 2)))
+def test_what_one_takes_back_does_not_speak_for_the_other(first: Pauser, second: Pauser) -> None:
+    queue = MemoryQueue(lambda: 1000)
+    intake = make_intake(queue, Holdings(on_room=lambda: None), lambda _: None)
+    queue.accept(make_job("job_1", state=State.ACCEPTED, lease_id="", epoch=0))
+    for _ in range(2):  # said twice it is taken back once
+        intake.pause(True, first)
+    intake.pause(True, second)
+    intake.pause(False, first)
+    assert (intake.paused, intake.claim()) == (True, 0)
+    intake.pause(False, second)
+    assert (intake.paused, intake.claim()) == (False, 1)
 
 
 class Looks(MemoryQueue):

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,12 +11,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 LIMIT_S = 10.0
+DRIP_S = 0.02
 
 
 class MetadataStandIn:
     """What it says is set by a test at any time; `hang` holds every answer back until the server ends.
 
-    `garbage` is sent instead of any HTTP, `wrong` instead of any proper body. `skew` is how far its clock is ahead.
+    `drip` lets no answer end; `garbage` is sent instead of any HTTP, `wrong` instead of any proper body, and status 500
+    for the paths in `broken`. `skew` is how far its clock is ahead.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,8 @@ class MetadataStandIn:
         self.lifecycle: str | None = None
         self.rebalance: str | None = None
         self.hang = False
+        self.drip = b""
+        self.broken: frozenset[str] = frozenset()
         self.garbage = b""
         self.wrong: str | None = None
         self.dated = True
@@ -100,10 +104,19 @@ def _handler(said: MetadataStandIn) -> type[BaseHTTPRequestHandler]:
             if said.hang:
                 said.over.wait(LIMIT_S)
                 return False
+            if said.drip:
+                self._drip()
+                return False
             if said.garbage:
                 self.wfile.write(said.garbage)
                 return False
             return True
+
+        def _drip(self) -> None:
+            self.wfile.write(said.drip)
+            with suppress(OSError):
+                while not said.over.wait(DRIP_S):
+                    self.wfile.write(b"a")
 
         def _amazon(self, path: str) -> None:
             if self.headers.get("X-aws-ec2-metadata-token") not in said.tokens:
@@ -115,11 +128,15 @@ def _handler(said: MetadataStandIn) -> type[BaseHTTPRequestHandler]:
                 "events/recommendations/rebalance": said.rebalance,
             }
             value = values.get(path)
+            if path in said.broken:
+                return self._say(500, "")
             return self._say(404, "") if value is None else self._say(200, value)
 
         def _google(self, key: str) -> None:
             if self.headers.get("Metadata-Flavor") != "Google":
                 return self._say(403, "")
+            if key in said.broken:
+                return self._say(500, "")
             query = parse_qs(urlsplit(self.path).query)
             wait_s = float(query.get("timeout_sec", ["0"])[0]) if "wait_for_change" in query else 0.0
             value, etag = said.key(key, query.get("last_etag", [""])[0], wait_s)

@@ -1,5 +1,6 @@
 """What a notice is, and what every source of them can be asked. Knows no cloud and no worker."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,3 +31,20 @@ class NoticeSource(Protocol):
     def poll(self) -> Notice | None:
         """What stands now. A source that can wait for a change does so here."""
         ...
+
+
+def first_notice(*questions: Callable[[], Notice | None]) -> Notice | None:
+    """The first notice that any of them is answered with: one that has no answer hides no other's. Raises its NoAnswer
+    only when there is no notice."""
+    trouble: NoAnswer | None = None
+    for ask in questions:
+        try:
+            notice = ask()
+        except NoAnswer as error:
+            trouble = trouble or error
+            continue
+        if notice is not None:
+            return notice
+    if trouble is not None:
+        raise trouble
+    return None

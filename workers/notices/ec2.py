@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import structlog
 
-from workers.notices.base import NoAnswer, Notice
+from workers.notices.base import NoAnswer, Notice, first_notice
 from workers.notices.metadata import Answer, MetadataServer
 
 NAME = "ec2"
@@ -41,18 +41,12 @@ class Ec2Notices:
         return True
 
     def poll(self) -> Notice | None:
-        if (answer := self._get(_ACTION)) is not None:
-            return self._interruption(answer)
-        lifecycle = self._get(_LIFECYCLE)
-        if lifecycle is not None and lifecycle.text == "Terminated":
-            return Notice(NAME, "the Auto Scaling group ends this instance")
-        if not self._advised and self._get(_REBALANCE) is not None:
-            self._advised = True  # a risk, not a date: work goes on
-            log.warning("EC2 recommends to rebalance: this spot instance may be interrupted soon")
-        return None
+        return first_notice(self._interruption, self._lifecycle_end, self._advice)
 
-    def _interruption(self, answer: Answer) -> Notice:
+    def _interruption(self) -> Notice | None:
         """`{"action": "terminate", "time": "2017-09-18T08:22:00Z"}`"""
+        if (answer := self._get(_ACTION)) is None:
+            return None
         try:
             said = json.loads(answer.text)
             action, at = str(said["action"]), datetime.fromisoformat(said["time"].replace("Z", "+00:00"))
@@ -60,6 +54,18 @@ class Ec2Notices:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NoAnswer(f"{_ACTION} answered {answer.text[:100]!r}") from error
         return Notice(NAME, f"spot interruption: {action} at {at.isoformat()}", max(0.0, seconds_left))
+
+    def _lifecycle_end(self) -> Notice | None:
+        answer = self._get(_LIFECYCLE)
+        if answer is None or answer.text != "Terminated":
+            return None
+        return Notice(NAME, "the Auto Scaling group ends this instance")
+
+    def _advice(self) -> None:
+        """A risk, not a date: work goes on."""
+        if not self._advised and self._get(_REBALANCE) is not None:
+            self._advised = True
+            log.warning("EC2 recommends to rebalance: this spot instance may be interrupted soon")
 
     def _server_time(self, answer: Answer) -> datetime:
         """By the clock that made the date, where the answer says it: this machine's may be off."""

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import structlog
 
-from workers.notices.base import NoAnswer, Notice
+from workers.notices.base import NoAnswer, Notice, first_notice
 from workers.notices.metadata import Answer, MetadataServer
 
 NAME = "gce"
@@ -37,8 +37,9 @@ class GceNotices:
         return True
 
     def poll(self) -> Notice | None:
-        if self._preempted():
-            return Notice(NAME, "this instance is preempted", PREEMPTION_S)
+        return first_notice(self._preemption, self._maintenance)
+
+    def _maintenance(self) -> Notice | None:
         event = self._get("maintenance-event").text
         if event == _ENDS:
             return Notice(NAME, "host maintenance ends this instance")
@@ -47,14 +48,14 @@ class GceNotices:
         self._event = event
         return None
 
-    def _preempted(self) -> bool:
+    def _preemption(self) -> Notice | None:
         query = {"wait_for_change": "true", "timeout_sec": WAIT_S, "last_etag": self._etag}
         wait = f"?{urlencode(query)}" if self._etag else ""
         answer = self._get(f"preempted{wait}", WAIT_S if wait else 0.0)
         if answer.text not in ("TRUE", "FALSE"):
             raise NoAnswer(f"preempted answered {answer.text[:100]!r}")
         self._etag = answer.headers.get("etag", "")
-        return answer.text == "TRUE"
+        return Notice(NAME, "this instance is preempted", PREEMPTION_S) if answer.text == "TRUE" else None
 
     def _get(self, key: str, wait_s: float = 0.0) -> Answer:
         answer = self._server.ask(f"{_INSTANCE}/{key}", _FLAVOUR, wait_s=wait_s)

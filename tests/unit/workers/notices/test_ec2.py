@@ -62,6 +62,24 @@ def test_an_auto_scaling_group_may_end_it_too(cloud: MetadataStandIn, notices: E
     assert notices.poll() == Notice("ec2", "the Auto Scaling group ends this instance")
 
 
+INTERRUPTION, LIFECYCLE = "spot/instance-action", "autoscaling/target-lifecycle-state"
+
+
+@pytest.mark.parametrize("broken", [INTERRUPTION, LIFECYCLE])
+def test_one_answer_that_fails_hides_no_end_that_another_says(
+    cloud: MetadataStandIn, notices: Ec2Notices, broken: str
+) -> None:
+    cloud.broken = frozenset({broken})
+    cloud.lifecycle = "InService"
+    with pytest.raises(NoAnswer, match=f"{broken} answered with status 500"):
+        notices.poll()
+    cloud.lifecycle = "Terminated"
+    cloud.interrupt()
+    notice = notices.poll()
+    assert notice is not None
+    assert ("Auto Scaling" in notice.reason) is (broken == INTERRUPTION)
+
+
 def test_a_recommendation_is_a_log_line_and_only_one(cloud: MetadataStandIn, notices: Ec2Notices) -> None:
     cloud.rebalance = '{"noticeTime": "2026-11-23T08:22:00Z"}'
     with structlog.testing.capture_logs() as lines:

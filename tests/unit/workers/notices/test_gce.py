@@ -53,3 +53,11 @@ def test_an_etag_of_any_shape_is_sent_back_whole(cloud: MetadataStandIn, notices
     cloud.set_key("preempted", "TRUE")
     assert notices.poll() is not None
     assert "last_etag=46414c5345%22a%26b%3Dc+d%5C" in cloud.asked[-1]
+
+
+def test_one_answer_that_fails_hides_no_end_that_another_says(cloud: MetadataStandIn, notices: GceNotices) -> None:
+    cloud.broken = frozenset({"preempted"})
+    with pytest.raises(NoAnswer):
+        notices.poll()
+    cloud.set_key("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")
+    assert notices.poll() == Notice("gce", "host maintenance ends this instance")

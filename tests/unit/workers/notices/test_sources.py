@@ -1,12 +1,14 @@
 """Where the worker is, and a server that does everything wrong."""
 
+import queue
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from headrace.contract.errors import SetupError
 from headrace.settings import WorkerSettings
-from tests.metadata_server import MetadataStandIn
+from tests.metadata_server import LIMIT_S, MetadataStandIn
 from workers.notices.base import NoAnswer
 from workers.notices.ec2 import Ec2Notices
 from workers.notices.gce import GceNotices
@@ -52,6 +54,23 @@ def test_whatever_a_server_does_is_no_answer(
     spoil(cloud)
     with pytest.raises(NoAnswer):
         source.poll()
+
+
+@pytest.mark.parametrize(
+    "drip", [b"HT", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["status", "header", "body"]
+)
+def test_a_server_that_drips_is_waited_for_once(cloud: MetadataStandIn, drip: bytes) -> None:
+    cloud.drip = drip
+    asked = queue.SimpleQueue[str]()
+
+    def ask() -> None:
+        try:
+            MetadataServer(cloud.url, timeout_s=0.2).ask("/", {})
+        except NoAnswer as error:
+            asked.put(str(error))
+
+    threading.Thread(target=ask, daemon=True).start()
+    assert "timed out" in asked.get(timeout=LIMIT_S / 2)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from queue import Empty
 
 import structlog
 
-from headrace.contract.errors import BlobDamaged, BlobNotFound, HeadraceError, MessageUnreadable, StoreUnavailable
+from headrace.contract.errors import BlobDamaged, BlobNotFound, MessageUnreadable, StoreUnavailable
 from headrace.contract.job import TERMINAL, State
 from headrace.ledger.base import Delivery
 from headrace.ledger.done import DoneMarks
@@ -62,7 +62,8 @@ class _Case:
 
 class Adopter:
     """`turn` is for one thread; with `threads` it looks after so many messages at once, since each waits for blobs. It
-    raises StoreUnavailable when Redis or the blob store is away; the next one goes on."""
+    raises StoreUnavailable when Redis or the blob store is away; the next one goes on. What a message
+    may do harms that message alone."""
 
     def __init__(
         self,
@@ -80,12 +81,18 @@ class Adopter:
         self._news = news
         self._verdicts = verdicts
         self._clock = clock
-        self._unread: dict[str, Delivery] = {}
+        self._unparked: dict[str, tuple[Delivery, MessageUnreadable]] = {}
         self._cases: dict[str, _Case] = {}
 
     def turn(self) -> None:
         self._hear()
-        self._read()
+        try:
+            self._step_all()
+        finally:
+            # Behind all others, and even when those have failed: each may be refused for a reason of its own.
+            self._park_all()
+
+    def _step_all(self) -> None:
         states = self._jobs.states([case.message.job_id for case in self._cases.values()])
         due = [
             (case, state)
@@ -119,7 +126,8 @@ class Adopter:
             self._cases[case.delivery.receipt] = self._cases.pop(case.delivery.receipt)
             raise
         except MessageUnreadable as error:
-            self._park(case.delivery, error)
+            self._unparked[case.delivery.receipt] = case.delivery, error
+            self._cases.pop(case.delivery.receipt, None)
         except Exception:
             # Whatever it was, the others go on. This one is held, unseen, until it is handed over: then it is tried
             # again.
@@ -137,20 +145,23 @@ class Adopter:
                 heard = self._news.get_nowait()
                 if isinstance(heard, Gone):
                     self._cases.pop(heard.receipt, None)
-                    self._unread.pop(heard.receipt, None)
+                    self._unparked.pop(heard.receipt, None)
                 else:
-                    self._unread[heard.receipt] = heard
+                    self._read(heard)
         except Empty:
             pass
 
-    def _read(self) -> None:
-        for receipt, delivery in list(self._unread.items()):
-            try:
-                # Without the job, which takes ten times the room of its message: few are ever adopted.
-                self._cases[receipt] = _Case(delivery, replace(read(delivery.body), job=None), self._clock())
-            except MessageUnreadable as error:
-                self._park(delivery, error)
-            self._unread.pop(receipt, None)
+    def _read(self, delivery: Delivery) -> None:
+        try:
+            # Without the job, which takes ten times the room of its message: few are ever adopted.
+            self._cases[delivery.receipt] = _Case(delivery, replace(read(delivery.body), job=None), self._clock())
+        except MessageUnreadable as error:
+            self._unparked[delivery.receipt] = delivery, error
+        except Exception as error:
+            # Nobody foresaw this body: it is as unreadable as any, and none of the others may suffer from it.
+            log.exception("ledger message not read", receipt=delivery.receipt)
+            reason = MessageUnreadable(f"Reading it failed: {error!r:.200}")
+            self._unparked[delivery.receipt] = delivery, reason
 
     def _step(self, case: _Case, state: State | None) -> None:
         match next_of(state):
@@ -158,7 +169,7 @@ class Adopter:
                 self._settle(case)
             case Next.LOOK if self._marks.has(case.message.job_id):
                 log.info("ledger message known as done", job=case.message.job_id, attempts=case.delivery.attempts)
-                self._say(case, Verdict.ACK)
+                self._finish(case)
             case Next.LOOK | Next.QUEUE as what:
                 self._adopt(case, lost=what is Next.LOOK)
             case _:
@@ -173,8 +184,9 @@ class Adopter:
         job = message.to_adopt(self._jobs.now_ms() if message.deadline_at else 0)
         reply = self._jobs.accept(job, message.body_hash)
         if reply.outcome in (Outcome.EXISTS, Outcome.CONFLICT):
-            # Its key was used again after the loss. It was accepted all the same, so it ends as well.
-            reply = self._jobs.accept(replace(job, idem_key=""), "")
+            # Its key, or the dead letter that it redrives, was used again after the loss. It was accepted all the same,
+            # so it ends as well.
+            reply = self._jobs.accept(replace(job, idem_key="", redrive_of=""), "")
         if reply.outcome is not Outcome.OK:
             return  # no room for it now: the next turn asks again
         log.info("ledger job adopted" if lost else "ledger job queued", job=job.id, attempts=case.delivery.attempts)
@@ -192,11 +204,26 @@ class Adopter:
                 log.error("ledger result is lost", job=job_id, reason=error.message)
         self._marks.put(job, result)
         self._jobs.let_go(job)
+        self._finish(case)
+
+    def _finish(self, case: _Case) -> None:
+        """Its job is marked as done: nobody needs the message, nor what it is a claim check on."""
         if case.message.ref:
-            self._blobs.delete(claim_check_key(job_id))
+            self._blobs.delete(claim_check_key(case.message.job_id))
         self._say(case, Verdict.ACK)
 
-    def _park(self, delivery: Delivery, error: HeadraceError) -> None:
+    def _park_all(self) -> None:
+        for receipt, (delivery, error) in list(self._unparked.items()):
+            try:
+                self._park(delivery, error)
+            except StoreUnavailable:
+                self._unparked[receipt] = self._unparked.pop(receipt)  # the next turn begins with another
+                raise
+            except Exception:
+                log.exception("ledger message not parked", receipt=receipt)
+            self._unparked.pop(receipt, None)
+
+    def _park(self, delivery: Delivery, error: MessageUnreadable) -> None:
         """Out of the queue and into the blob store, where a person finds it with the reason."""
         key = f"{PARKED}{hashlib.sha256(delivery.body).hexdigest()}"
         kept = {
@@ -207,7 +234,6 @@ class Adopter:
         }
         self._blobs.put_if_absent(key, json.dumps(kept).encode())
         log.error("ledger message parked", blob=key, reason=error.message, attempts=delivery.attempts)
-        self._cases.pop(delivery.receipt, None)
         self._verdicts.put((delivery.receipt, Verdict.ACK))
 
     def _say(self, case: _Case, verdict: Verdict) -> None:

@@ -31,6 +31,7 @@ _SOON_S = 0.001
 which on a line that has gone silent is for ever."""
 _MOST_LINES = 16
 """Idle publishing connections that are kept."""
+_MOST_DELIVERIES = 2**53
 
 _NACK = (60, 120)
 """`basic.nack`, RabbitMQ's extension of AMQP, which py-amqp can send and has no method for."""
@@ -46,8 +47,11 @@ class _Consumer:
 
     def take(self, message: Any) -> None:
         headers = message.properties.get("application_headers") or {}
-        before = int(headers.get("x-delivery-count", 1 if message.delivery_info["redelivered"] else 0))
-        body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
+        before = headers.get("x-delivery-count")
+        if type(before) is not int or not 0 <= before <= _MOST_DELIVERIES:
+            # A classic queue counts nothing, and passes on whatever its publisher has written there.
+            before = 1 if message.delivery_info["redelivered"] else 0
+        body = message.body if isinstance(message.body, bytes) else str(message.body).encode(errors="surrogatepass")
         receipt = f"{self.generation}:{message.delivery_tag}"
         self.arrived.append(Delivery(body, receipt, time.monotonic(), before + 1))
 

@@ -3,20 +3,21 @@
     {"headrace": 1, "job": "job_…", "needs": 1, "deadline_at": null, "body_hash": "…", "record": {…}, "packed": {…}}
     {"headrace": 1, "job": "job_…", "needs": 1, "ref": "ledger/job_…"}     too large: that one lies in the blob store
 
-`record` and `packed` (base64) are the fields of the record. A deadline is told by Redis's clock on both sides: no
-host's is trusted, and a new server's is the best there is. `job` and `needs` will be understood by every version.
+`record` and `packed` (base64) are the fields of the record; only what a client asked for is read of them. A deadline is
+told by Redis's clock on both sides: no host's is trusted, and a new server's is the best there is. `job` and `needs`
+will be understood by every version.
 """
 
 import base64
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.contract.errors import BlobDamaged, BlobNotFound, MessageUnreadable
 from headrace.contract.ids import is_job_id
 from headrace.contract.job import SCHEMA, Job, State
+from headrace.ledger.asked import LAST_MS, MAX_INT32, job_from, text, whole
 from headrace.store import records
 from headrace.store.blobs import BlobStore, read_all
 from headrace.store.ledger_blobs import CLAIM_CHECKS
@@ -90,19 +91,22 @@ def read(body: bytes) -> Message:
     """Raises MessageUnreadable for what is no message of ours, whatever it is."""
     try:
         data = json.loads(body)
-        job_id, version, needs = data["job"], int(data["headrace"]), int(data["needs"])
+        job_id = text(data["job"], "job")
         if not is_job_id(job_id):
             raise ValueError("its id is none of a job")
+        version, needs = (whole(data[name], name, 1, MAX_INT32) for name in ("headrace", "needs"))
         if version > VERSION or needs > SCHEMA:
             return Message(job_id, newer=True)
         if "ref" in data:
             if data["ref"] != claim_check_key(job_id):
                 raise ValueError("its claim check is none of this job")
             return Message(job_id, ref=data["ref"])
-        job = records.from_hash(_fields(data["record"], data["packed"]))
-        _check(job, job_id)
-        return Message(job_id, False, "", job, _number(data["deadline_at"]), str(data["body_hash"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        job, at = job_from(data["record"], data["packed"]), data["deadline_at"]
+        if job.id != job_id:
+            raise ValueError(f"it holds {job.id[:80]!r}")
+        deadline_at = None if at is None else whole(at, "deadline_at", 0, LAST_MS)
+        return Message(job_id, False, "", job, deadline_at, text(data["body_hash"], "body_hash"))
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise MessageUnreadable(f"A message of {len(body)} bytes is not a job: {reason[:200]}.") from error
 
@@ -119,28 +123,6 @@ def fetch(blobs: BlobStore, message: Message) -> Message:
     if fetched.job_id != message.job_id or fetched.job is None:
         raise MessageUnreadable(f"The claim check of {message.job_id} is none of it.")
     return fetched
-
-
-def _fields(record: Mapping[str, Any], packed: Mapping[str, Any]) -> dict[bytes, bytes]:
-    plain = {name.encode(): str(value).encode() for name, value in record.items()}
-    return plain | {name.encode(): base64.b64decode(value, validate=True) for name, value in packed.items()}
-
-
-def _check(job: Job, job_id: str) -> None:
-    """What no script would notice before it had written half a record."""
-    request = job.request
-    if job.id != job_id:
-        raise ValueError(f"it holds {job.id!r}")
-    if not (job.model and job.lane and job.tenant):
-        raise ValueError("it names no model, lane or tenant")
-    if not all(isinstance(number, int) for number in (request.max_tokens, request.n)) or request.n < 1:
-        raise ValueError("its request is none")
-    if not request.prompt_ids:
-        raise ValueError("it has no prompt")
-
-
-def _number(value: Any) -> int | None:
-    return None if value is None else int(value)
 
 
 def _dumps(value: Any) -> bytes:

@@ -16,7 +16,7 @@ from gateway.lookup import model_of
 from gateway.services import Services
 from gateway.snapshot import snapshot_of
 from gateway.submitting import BODY_TIMEOUT_S
-from headrace.contract.dead_letter_query import DeadLetterFilter, Place
+from headrace.contract.dead_letter_query import DeadLetterFilter
 from headrace.contract.errors import ErrorInfo, JobNotFound, StoreUnavailable
 from headrace.contract.ids import is_job_id
 from headrace.contract.job import Job
@@ -62,13 +62,13 @@ def router(services: Services) -> APIRouter:
     @routes.post("/redrive", openapi_extra=json_body(RedriveBody))
     async def redrive(request: Request) -> Response:
         """Accept up to `limit` (100) of the oldest again, as new jobs with `redrive_of`. Safe to say again: a letter is
-        redriven once. Go on with `cursor` while `has_more`."""
+        redriven once. Go on with `cursor` while `has_more`: what dies after the first call is left alone."""
         asked = parse(RedriveBody, await read_json(request, services.settings.gateway.max_body_bytes, BODY_TIMEOUT_S))
         page = await redriver.redrive(
             await _wanted(services, asked),
             limit=asked.limit or MOST_AT_ONCE,
             after=asked.after(),
-            deadline_ms=None if asked.deadline_seconds is None else round(asked.deadline_seconds * 1000),
+            deadline_ms=asked.deadline_ms,
             dry_run=bool(asked.dry_run),
         )
         done = [
@@ -82,7 +82,7 @@ def router(services: Services) -> APIRouter:
     @routes.post("/purge", openapi_extra=json_body(PurgeBody))
     async def purge(request: Request) -> Response:
         """Delete up to `limit` (100) of the oldest for good: record, events and prompt. Go on with `cursor` while
-        `has_more`."""
+        `has_more`: what dies after the first call is left alone."""
         asked = parse(PurgeBody, await read_json(request, services.settings.gateway.max_body_bytes, BODY_TIMEOUT_S))
         wanted, after = await _wanted(services, asked), asked.after()
         absent = [each.job_id for each in await letters.absent(wanted.ids)] if after is None else []
@@ -91,7 +91,7 @@ def router(services: Services) -> APIRouter:
         done = [{"id": job_id} for job_id, purged in gone.items() if purged]
         left = [job_id for job_id, purged in gone.items() if not purged]
         refused = dict.fromkeys(absent + left, ErrorInfo(JobNotFound.code, "It is no dead letter."))
-        go_on = page.after if len(gone) == len(page.letters) else Place.of(page.letters[len(gone) - 1])
+        go_on = page.after if len(gone) == len(page.letters) else page.behind(page.letters[len(gone) - 1])
         return json_response(outcomes_page("dead_letter.purge", done, refused, go_on))
 
     @routes.get("/{job_id}")

@@ -9,7 +9,7 @@ import typer
 
 from headrace.cli import output
 from headrace.cli.letter_filters import filtered
-from headrace.cli.options import ApiKey, AsJson, JobId, Url, connect
+from headrace.cli.options import ApiKey, AsJson, JobId, Url, connect, finite
 from headrace.client import DeadLetter, LetterOutcome
 from headrace.client.letters import Filters
 from headrace.contract.errors import InvalidRequest, JobNotFound
@@ -61,7 +61,9 @@ def redrive(
     wanted: Filters,
     rate: Annotated[float | None, typer.Option(help="Jobs a second; as fast as it goes without.")] = None,
     limit: Limit = None,
-    deadline: Annotated[float | None, typer.Option(help="Seconds that each new job has; none without.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds that each new job has; none without.", callback=finite)
+    ] = None,
     dry_run: DryRun = False,
     json: AsJson = False,
     url: Url = None,
@@ -116,8 +118,12 @@ def _confirm(count: int) -> None:
     if not count:
         raise JobNotFound("There are no such dead letters.", next_step="Look at them: headrace dlq list")
     if not sys.stdin.isatty():
-        raise InvalidRequest(f"{count} dead jobs would be purged for good.", next_step="Say it again with --yes.")
-    typer.confirm(f"Purge {count} dead jobs for good?", abort=True, err=True)
+        raise InvalidRequest(f"{_dead_jobs(count)} would be purged for good.", next_step="Say it again with --yes.")
+    typer.confirm(f"Purge {_dead_jobs(count)} for good?", abort=True, err=True)
+
+
+def _dead_jobs(count: int) -> str:
+    return f"{count} dead job{'' if count == 1 else 's'}"
 
 
 def _tell(outcome: LetterOutcome, json: bool) -> None:
@@ -132,7 +138,8 @@ def _tell(outcome: LetterOutcome, json: bool) -> None:
 
 def _sum_up(outcomes: Sequence[LetterOutcome], done: str) -> None:
     left = sum(outcome.error is not None for outcome in outcomes)
-    output.say(f"{len(outcomes) - left} {done}" + (f", {left} left where they are" if left else ""))
+    where = "it is" if left == 1 else "they are"
+    output.say(f"{len(outcomes) - left} {done}" + (f", {left} left where {where}" if left else ""))
     if left:
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli import output
-from headrace.cli.options import ApiKey, AsJson, JobId, Model, Url, connect, only_model
+from headrace.cli.options import ApiKey, AsJson, JobId, Model, Url, connect, finite, only_model
 from headrace.client import JobHandle
 from headrace.client.result import failure
 from headrace.contract.errors import InvalidRequest
@@ -22,7 +22,9 @@ def submit(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
     job_class: Annotated[JobClass | None, typer.Option("--class", help="How urgent.")] = None,
-    deadline: Annotated[float | None, typer.Option(help="Seconds after which it is not wanted any more.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds after which it is not wanted any more.", callback=finite)
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
     json: AsJson = False,

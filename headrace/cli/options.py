@@ -1,6 +1,7 @@
 """What the verbs that talk to a gateway have in common: their options, their patience, which model is meant."""
 
 import asyncio
+from math import isfinite
 from typing import Annotated
 
 import typer
@@ -38,6 +39,13 @@ Model = Annotated[
     str | None,
     typer.Option(help="Which model; may be left out when there is only one.", autocompletion=known_models),
 ]
+
+
+def finite(seconds: float | None) -> float | None:
+    """For an option: raises BadParameter for nan and inf, which pass its limits."""
+    if seconds is not None and not isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is no number of seconds.")
+    return seconds
 
 
 def connect(url: str | None, api_key: str | None) -> Client:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli import output
-from headrace.cli.options import ApiKey, AsJson, JobId, Url, connect
+from headrace.cli.options import ApiKey, AsJson, JobId, Url, connect, finite
 from headrace.cli.replay_report import INCOMPARABLE, NAMES, Report
 from headrace.client import Client, JobHandle, JobView
 from headrace.client.comparison import Said, compare, from_events, from_result
@@ -29,8 +29,12 @@ def replay(
     any_digest: Annotated[
         bool, typer.Option("--any-digest", help="Let any worker of the model's revision run it; it may then differ.")
     ] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a worker of the right digest.")] = 10,
-    deadline: Annotated[float, typer.Option(min=1, help="Seconds after which the replay is given up.")] = 3600,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a worker of the right digest.", callback=finite)
+    ] = 10,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds after which the replay is given up.", callback=finite)
+    ] = 3600,
     json: AsJson = False,
     url: Url = None,
     api_key: ApiKey = None,

@@ -183,17 +183,18 @@ class AsyncClient:
             async with self._http.stream(
                 call.method, following.url + call.path, headers=call.headers, timeout=endpoint.STREAM_TIMEOUT
             ) as response:
-                self._gateways.met = True
                 if response.status_code >= 400:
-                    outcome = endpoint.reply_of(response, await response.aread())
+                    outcome, self._gateways.met = endpoint.reply_of(response, await response.aread()), True
+                    return
+                if outcome := endpoint.no_events(response, self._gateways):
                     return
                 async for chunk in response.aiter_bytes():
                     for shown in following.feed(chunk, time.monotonic()):
                         yield shown
                         following.heard(time.monotonic())
-                    if following.gap:
+                    if following.spoilt:
                         return
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             outcome = endpoint.broken_by(error, met=self._gateways.met)
         finally:
             following.close(outcome)
@@ -211,14 +212,13 @@ class AsyncClient:
             response = await self._http.request(
                 call.method,
                 url + call.path,
-                headers=call.headers,
-                json=call.json,
+                headers=endpoint.headers_of(call),
+                content=call.content,
                 timeout=endpoint.timeout_of(call),
             )
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return endpoint.broken_by(error, met=self._gateways.met)
-        self._gateways.met = True
-        return endpoint.reply_of(response, response.content)
+        return endpoint.outcome_of(response, call, self._gateways)
 
 
 async def _all_ended(handles: list[AsyncJobHandle]) -> list[AsyncJobHandle]:

@@ -1,6 +1,6 @@
 """The tries of one call, until there is an answer or no patience left. Knows no connection and no clock."""
 
-from headrace.client import core
+from headrace.client import core, giving_up
 from headrace.client.gateways import Gateways, Visit
 from headrace.client.retry import Patience
 
@@ -35,5 +35,5 @@ class Attempts:
         if delay is None:
             if isinstance(outcome, core.Reply):
                 raise core.error_of(outcome)
-            raise core.unreachable(str(self._visit), outcome)
+            raise giving_up.unreachable(str(self._visit), outcome)
         return delay

@@ -198,17 +198,18 @@ class Client:
             with self._http.stream(
                 call.method, following.url + call.path, headers=call.headers, timeout=endpoint.STREAM_TIMEOUT
             ) as response:
-                self._gateways.met = True
                 if response.status_code >= 400:
-                    outcome = endpoint.reply_of(response, response.read())
+                    outcome, self._gateways.met = endpoint.reply_of(response, response.read()), True
+                    return
+                if outcome := endpoint.no_events(response, self._gateways):
                     return
                 for chunk in response.iter_bytes():
                     for shown in following.feed(chunk, time.monotonic()):
                         yield shown
                         following.heard(time.monotonic())
-                    if following.gap:
+                    if following.spoilt:
                         return
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             outcome = endpoint.broken_by(error, met=self._gateways.met)
         finally:
             following.close(outcome)
@@ -226,14 +227,13 @@ class Client:
             response = self._http.request(
                 call.method,
                 url + call.path,
-                headers=call.headers,
-                json=call.json,
+                headers=endpoint.headers_of(call),
+                content=call.content,
                 timeout=endpoint.timeout_of(call),
             )
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return endpoint.broken_by(error, met=self._gateways.met)
-        self._gateways.met = True
-        return endpoint.reply_of(response, response.content)
+        return endpoint.outcome_of(response, call, self._gateways)
 
 
 def _ended(handle: JobHandle) -> bool:

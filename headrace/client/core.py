@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from headrace.client.retry import Failure
-from headrace.contract.errors import HeadraceError, InvalidRequest, NoProgress, SetupError, error_class
-from headrace.contract.events import Event, from_json
+from headrace.client.sending import encoded, query_string
+from headrace.contract.errors import HeadraceError, InvalidRequest, error_class
 from headrace.contract.ids import is_job_id
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -22,7 +22,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Call:
     """One HTTP request; `path` starts behind the gateway's address. Its answer may take `wait_s` longer than others.
-    `idempotent` marks a POST that may be said twice without an idempotency key."""
+    `idempotent` marks a POST that may be said twice without an idempotency key. `expects` is a field that the object
+    in every good answer has."""
 
     method: str
     path: str
@@ -30,6 +31,12 @@ class Call:
     json: Mapping[str, Any] | None = None
     wait_s: float = 0.0
     idempotent: bool = False
+    expects: str = ""
+
+    @property
+    def content(self) -> bytes | None:
+        """The body. Raises InvalidRequest for a field that JSON has no word for: half a surrogate pair, NaN."""
+        return None if self.json is None else encoded(self.json)
 
     @property
     def repeatable(self) -> bool:
@@ -48,11 +55,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """No answer: the connection was refused, or otherwise not made, or lost. `nobody` as in `Failure`."""
+    """No answer: the connection was refused, or otherwise not made, or lost, or what came is `garbled`: no gateway says
+    it. `nobody` as in `Failure`."""
 
     reason: str
     refused: bool = False
     nobody: bool = False
+    garbled: bool = False
 
 
 Outcome = Reply | Broken
@@ -90,11 +99,11 @@ def submit_call(
     headers = _keyed(idempotency_key)
     if wait is not None:
         headers["Prefer"] = f"wait={max(1, round(wait))}"
-    return Call("POST", "/v1/jobs", headers, without_none(fields), wait or 0.0)
+    return Call("POST", "/v1/jobs", headers, without_none(fields), wait or 0.0, expects="id")
 
 
 def job_call(job_id: str) -> Call:
-    return Call("GET", f"/v1/jobs/{checked_id(job_id)}")
+    return Call("GET", f"/v1/jobs/{checked_id(job_id)}", expects="id")
 
 
 def cancel_call(job_id: str) -> Call:
@@ -114,7 +123,8 @@ def replay_call(
         "class": None if job_class is None else str(job_class),
         "deadline_seconds": deadline_seconds,
     }
-    return Call("POST", f"/v1/jobs/{checked_id(job_id)}/replay", _keyed(idempotency_key), without_none(fields))
+    path = f"/v1/jobs/{checked_id(job_id)}/replay"
+    return Call("POST", path, _keyed(idempotency_key), without_none(fields), expects="id")
 
 
 def events_call(job_id: str, cursor: str) -> Call:
@@ -123,15 +133,15 @@ def events_call(job_id: str, cursor: str) -> Call:
 
 
 def jobs_call(query: Mapping[str, str]) -> Call:
-    return Call("GET", f"/v1/jobs?{urlencode(query)}")
+    return Call("GET", f"/v1/jobs?{query_string(query)}", expects="data")
 
 
 def models_call() -> Call:
-    return Call("GET", "/v1/models")
+    return Call("GET", "/v1/models", expects="data")
 
 
 def model_call(model_id: str) -> Call:
-    return Call("GET", f"/v1/models/{quote(model_id, safe='')}")
+    return Call("GET", f"/v1/models/{quote(model_id, safe='', errors='replace')}", expects="id")
 
 
 def workers_call() -> Call:
@@ -155,13 +165,35 @@ def _keyed(idempotency_key: str | None) -> dict[str, str]:
     return {IDEMPOTENCY_KEY: idempotency_key or f"sdk-{secrets.token_hex(16)}"}
 
 
-def read_json(reply: Reply) -> dict[str, Any]:
-    """The JSON object of a good answer. Raises HeadraceError when it is not one: something else answers there."""
+def judged(reply: Reply, call: Call, *, met: bool) -> Outcome:
+    """A good answer that is not what every gateway says to this call is none: something else answers there, or in
+    between. `met` as in `garbled`."""
+    if reply.status >= 400:
+        return reply
+    value = _object_in(reply)
+    if value is not None and (not call.expects or call.expects in value):
+        return reply
+    what = "is not a JSON object" if value is None else f"has no `{call.expects}`"
+    return garbled(f"the answer (HTTP {reply.status}) {what}", met=met)
+
+
+def garbled(reason: str, *, met: bool) -> Broken:
+    """`met`: whether one of the gateways has answered before; else the address may be that of something else."""
+    return Broken(reason, nobody=not met, garbled=True)
+
+
+def _object_in(reply: Reply) -> dict[str, Any] | None:
     try:
         value = json.loads(reply.content)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_json(reply: Reply) -> dict[str, Any]:
+    """The JSON object of a good answer. Raises HeadraceError when it is not one: something else answers there."""
+    value = _object_in(reply)
+    if value is None:
         raise HeadraceError(
             f"The answer (HTTP {reply.status}) is not a JSON object.",
             next_step="Check that the URL is that of a Headrace gateway.",
@@ -180,14 +212,6 @@ def read_id(job: Mapping[str, Any]) -> str:
         return str(job["id"])
     except KeyError as error:
         raise unknown("a job", error) from error
-
-
-def read_event(data: str) -> Event | None:
-    """The event in one SSE message; None for a type that a newer server knows and this client does not."""
-    try:
-        return from_json(json.loads(data))
-    except KeyError:
-        return None
 
 
 def failure_of(outcome: Outcome, call: Call) -> Failure:
@@ -219,17 +243,3 @@ def error_of(reply: Reply) -> HeadraceError:
         code, param = "", None
         message = f"HTTP {reply.status} without an error that a Headrace gateway would send."
     return error_class(code)(message, param=param, retry_after_s=retry_after(reply.headers))
-
-
-def unreachable(urls: str, broken: Broken) -> SetupError:
-    return SetupError(
-        f"No gateway answers at {urls}: {broken.reason.rstrip('.')}.",
-        next_step="Start one with `headrace up`, or give its address (--url or HEADRACE_URL).",
-    )
-
-
-def silent(job_id: str, seconds: float) -> NoProgress:
-    return NoProgress(
-        f"Nothing was heard of {job_id} for {seconds:.0f} s.",
-        next_step=f"The job itself goes on; read it later: headrace events {job_id}",
-    )

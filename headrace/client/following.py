@@ -3,11 +3,13 @@
 Whoever owns a connection does as this says: `open`, feed what comes, `close`, and then end, ask for the job, or wait.
 """
 
-from headrace.client import core
+from headrace.client import core, giving_up
+from headrace.client.event_reading import read_event
 from headrace.client.gateways import Gateways, Visit
 from headrace.client.retry import Patience
 from headrace.client.sse import Parser
 from headrace.client.stream_state import StreamState, Verdict
+from headrace.contract.errors import HeadraceError
 from headrace.contract.events import Event
 
 
@@ -24,8 +26,9 @@ class Following:
         self._messages = 0
         self._empty = 0  # connections in a row that ended in order and brought nothing
         self._outcome: core.Outcome | None = None
-        self.gap = False
-        """This connection skipped something and is of no more use."""
+        self._damage: core.Broken | None = None
+        self.spoilt = False
+        """This connection skipped something, or brought what is no event, and is of no more use."""
 
     @property
     def url(self) -> str:
@@ -45,7 +48,7 @@ class Following:
 
     def open(self) -> core.Call:
         """What a new connection is to ask."""
-        self._parser, self._messages, self.gap = Parser(), 0, False
+        self._parser, self._messages, self._damage, self.spoilt = Parser(), 0, None, False
         self._call = core.events_call(self._job_id, self._state.cursor)
         return self._call
 
@@ -54,7 +57,12 @@ class Following:
         self._state.heard(now)
         shown = []
         for message in self._parser.feed(chunk):
-            event = core.read_event(message.data)
+            try:
+                event = read_event(message.data)
+            except HeadraceError as error:
+                self._state.unread()
+                self._damage, self.spoilt = core.garbled(error.message, met=True), True
+                break
             if event is None:
                 continue
             self._messages += 1
@@ -63,7 +71,7 @@ class Following:
                 self._visit.answered()
                 shown.append((event, message.id))
             elif verdict is Verdict.GAP:
-                self.gap = True
+                self.spoilt = True
                 break
         return shown
 
@@ -73,15 +81,15 @@ class Following:
 
     def close(self, outcome: core.Outcome | None) -> None:
         """The connection is gone: it ended in order (None), broke, or was answered with a refusal."""
-        self._outcome = outcome
-        if outcome is None:
+        self._outcome = outcome or self._damage
+        if self._outcome is None:
             self._empty = 0 if self._messages else self._empty + 1
 
     def pause(self, now: float, jitter: float) -> float:
         """Seconds until the next connection; none to a gateway that was not tried since the last event.
 
-        Raises what the gateway refused with (JobNotFound, JournalExpired, ...), SetupError where nobody answers, or
-        NoProgress when nothing was heard for as long as patience lasts.
+        Raises what the gateway refused with (JobNotFound, JournalExpired, ...), SetupError where nobody answers,
+        NoProgress when nothing was heard for as long as patience lasts, or HeadraceError when what came is no events.
         """
         outcome = self._outcome or core.Broken("it ended early")
         failure = core.failure_of(outcome, self._call)
@@ -93,5 +101,7 @@ class Following:
         if isinstance(outcome, core.Reply):
             raise core.error_of(outcome)
         if outcome.nobody:
-            raise core.unreachable(str(self._visit), outcome)
-        raise core.silent(self._job_id, self._state.silent_s(now))
+            raise giving_up.unreachable(str(self._visit), outcome)
+        if outcome.garbled:
+            raise giving_up.unreadable(self._job_id, str(self._visit), outcome)
+        raise giving_up.silent(self._job_id, self._state.silent_s(now))

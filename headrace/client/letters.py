@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict
-from urllib.parse import urlencode
 
 from headrace.client import core
 from headrace.client.listing import Moment, checked_limit, milliseconds
 from headrace.client.pace import Pace
+from headrace.client.sending import query_string
 from headrace.contract.errors import ErrorInfo, InvalidRequest
 
 MOST_AT_ONCE = 100
@@ -15,6 +15,9 @@ MOST_AT_ONCE = 100
 
 _PATIENCE_S = 30.0
 """A redrive may have large prompts to fetch."""
+
+_LONGEST_SLEEP_S = 60.0
+"""However slow the pace: after a sleep the clock is looked at again."""
 
 
 class Filters(TypedDict, total=False):
@@ -58,7 +61,7 @@ class LetterOutcome:
 
 
 def show_call(job_id: str) -> core.Call:
-    return core.Call("GET", f"/v1/dlq/{core.checked_id(job_id)}")
+    return core.Call("GET", f"/v1/dlq/{core.checked_id(job_id)}", expects="id")
 
 
 def read_letter(data: Mapping[str, Any]) -> DeadLetter:
@@ -94,7 +97,7 @@ class LetterPages:
         if not self._more or self._left == 0:
             return None
         count = MOST_AT_ONCE if self._left is None else min(MOST_AT_ONCE, self._left)
-        return core.Call("GET", f"/v1/dlq?{urlencode({**self._query, 'limit': count})}")
+        return core.Call("GET", f"/v1/dlq?{query_string({**self._query, 'limit': count})}", expects="data")
 
     def read(self, reply: core.Reply) -> list[DeadLetter]:
         page = core.read_json(reply)
@@ -139,8 +142,9 @@ class Walk:
         now: float,
     ) -> Self:
         """At most `rate` letters a second, unless nothing is done."""
-        pace = None if rate is None or dry_run else Pace.of(rate, now)
-        return cls("redrive", wanted, {"deadline_seconds": deadline_seconds, "dry_run": dry_run}, limit, pace)
+        pace = None if rate is None else Pace.of(rate, now)
+        options = {"deadline_seconds": deadline_seconds, "dry_run": dry_run}
+        return cls("redrive", wanted, options, limit, None if dry_run else pace)
 
     @classmethod
     def purge(cls, wanted: Filters, *, everything: bool, limit: int | None, dry_run: bool) -> Self:
@@ -152,12 +156,13 @@ class Walk:
             return None
         count = MOST_AT_ONCE if self._pace is None else min(MOST_AT_ONCE, self._pace.due(now))
         if self._pace is not None and count == 0:
-            return self._pace.next_at - now
+            return min(self._pace.next_at - now, _LONGEST_SLEEP_S)
         if self._left is not None:
             count = min(count, self._left)
         # With a limit, a repeat of one that was heard would go beyond it.
         body, without_limit = self._body(count), self._left is None
-        return core.Call("POST", f"/v1/dlq/{self._verb}", json=body, wait_s=_PATIENCE_S, idempotent=without_limit)
+        path = f"/v1/dlq/{self._verb}"
+        return core.Call("POST", path, json=body, wait_s=_PATIENCE_S, idempotent=without_limit, expects="data")
 
     def read(self, reply: core.Reply, now: float) -> list[LetterOutcome]:
         page = core.read_json(reply)

@@ -1,12 +1,16 @@
 """How many of something may be begun by now, at so many a second. Knows no clock and no connection."""
 
 from dataclasses import dataclass, replace
-from math import floor
+from math import floor, inf, nan
 
 from headrace.contract.errors import InvalidRequest
 
 CATCH_UP_S = 1.0
 """Time that was lost is made up for as far as this: a pause of minutes is not followed by minutes' worth at once."""
+
+
+LEAST_RATE = 1 / 86_400
+"""One a day. What is slower would never be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +22,18 @@ class Pace:
 
     @classmethod
     def of(cls, rate: float, now: float) -> "Pace":
-        """Raises InvalidRequest for a rate that is not above 0."""
-        if not rate > 0:
-            raise InvalidRequest("A rate is a number above 0, of jobs a second.", param="rate")
-        return cls(rate, now)
+        """Raises InvalidRequest for what is no number, or less than LEAST_RATE, or endless."""
+        try:
+            number = float(rate)
+        except (TypeError, ValueError, OverflowError):
+            number = nan
+        if not LEAST_RATE <= number < inf:
+            raise InvalidRequest(
+                "A rate is a number above 0, of jobs a second, and at least one a day.",
+                param="rate",
+                next_step="Leave it out for as fast as it goes.",
+            )
+        return cls(number, now)
 
     def due(self, now: float) -> int:
         """How many may be begun now."""

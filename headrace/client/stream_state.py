@@ -34,6 +34,10 @@ class StreamState:
         self._finished: set[int] = set()
         self._whole = not cursor  # a reader that began in the middle cannot know where a choice should begin
 
+    def unread(self) -> None:
+        """Something came that is no event: like a hole, worth only so many tries."""
+        self._gaps += 1
+
     def heard(self, now: float) -> None:
         """Bytes came, be it a ping: the server lives."""
         self._heard_at = now

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from headrace.contract.errors import InvalidRequest
@@ -12,7 +12,7 @@ from headrace.contract.job import Job
 MOST_NAMED = 100
 """Ids that one filter may name."""
 
-_PLACE = re.compile(r"(?a)(\d{1,15})\.(job_\w{26})")
+_PLACE = re.compile(r"(?a)(\d{1,15})\.(job_\w{26})(?:\.(\d{1,15}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class DeadLetterFilter:
 
     `since` and `until` are milliseconds of the death, both ends included. `code` is that of the reason or of an error
     on the way to it: a job that ran out of retries is found by what was retried. With `ids` only these, at most
-    MOST_NAMED of them.
+    MOST_NAMED of them. `redrives_before` leaves out redrives that were made in that millisecond or after it.
     """
 
     model: str = ""
@@ -32,6 +32,7 @@ class DeadLetterFilter:
     until: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
+    redrives_before: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -40,6 +41,11 @@ class DeadLetterFilter:
     def takes_lane(self, lane: str) -> bool:
         """Whether a letter of this lane may pass."""
         return self.lane in ("", lane) and self.model in ("", lane.rpartition("@")[0])
+
+    def as_of(self, began: int) -> Self:
+        """Only what was dead in that millisecond, and no redrive that was made since: in one millisecond a letter may
+        be redriven and dead again."""
+        return replace(self, until=began if self.until is None else min(self.until, began), redrives_before=began)
 
     def takes(self, letter: Job) -> bool:
         """Whether a dead job passes every filter but that of its id."""
@@ -50,16 +56,24 @@ class DeadLetterFilter:
             and (not self.code or self.code in codes_of(letter))
             and (self.since is None or died >= self.since)
             and (self.until is None or died <= self.until)
+            and (
+                self.redrives_before is None or not letter.redrive_of or (letter.created_at or 0) < self.redrives_before
+            )
             and all(letter.metadata.get(name) == value for name, value in self.metadata.items())
         )
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a letter stands among all: by the time of its death, in milliseconds, then by its id."""
+    """Where a letter stands among all: by the time of its death, in milliseconds, then by its id.
+
+    `began` is when the redrive or purge began that has come here, in milliseconds of the store's clock. It takes what
+    was dead by then: what dies again is parked behind every place, and it would meet that for ever. A list has none.
+    """
 
     at: int
     job_id: str
+    began: int | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, letter: Job) -> Self:
@@ -75,10 +89,10 @@ class Place:
                 param="cursor",
                 next_step="Send the `cursor` of the answer before, unchanged, or none to begin at the first letter.",
             )
-        return cls(int(match[1]), match[2])
+        return cls(int(match[1]), match[2], None if match[3] is None else int(match[3]))
 
     def __str__(self) -> str:
-        return f"{self.at}.{self.job_id}"
+        return f"{self.at}.{self.job_id}" + ("" if self.began is None else f".{self.began}")
 
 
 def codes_of(letter: Job) -> frozenset[str]:

@@ -69,6 +69,11 @@ class RedriveBody(LettersBody):
     deadline_seconds: Annotated[float, Field(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
     dry_run: bool | None = None
 
+    @property
+    def deadline_ms(self) -> int | None:
+        """At least one: rounded to none, the letter would leave and its job be dead on arrival."""
+        return None if self.deadline_seconds is None else max(1, round(self.deadline_seconds * 1000))
+
 
 class PurgeBody(LettersBody):
     """`POST /v1/dlq/purge`. Without a filter only with `all`, since nothing brings a purged job back."""
@@ -92,10 +97,10 @@ def letters_query(parameters: Iterable[tuple[str, str]]) -> LettersBody:
     metadata: dict[str, str] = {}
     for name, value in parameters:
         key = _METADATA.fullmatch(name)
+        if name in fields or (key is not None and key[1] in metadata):
+            raise InvalidRequest(f"`{name[:80]}` was given twice.", param=name[:80])
         if key is not None:
             metadata[key[1]] = value
-        elif name in fields:
-            raise InvalidRequest(f"`{name[:80]}` was given twice.", param=name[:80])
         elif name in _NUMBERS:
             fields[name] = int(value) if re.fullmatch(r"(?a)\d{1,16}", value) else value
         else:

@@ -4,7 +4,7 @@ Knows the parked sets and what belongs to a dead job; decides on no redrive.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis.asyncio
@@ -51,10 +51,15 @@ return 1
 @dataclass(frozen=True, slots=True)
 class DeadLetterPage:
     """Letters in the order of the walk, without their prompt ids. `after` is where to go on: the last one shown or,
-    where the search was cut short, the last one looked at; None at the end."""
+    where the search was cut short, the last one looked at; None at the end. `began` as in `Place`."""
 
     letters: tuple[Job, ...]
     after: Place | None
+    began: int | None = None
+
+    def behind(self, letter: Job) -> Place:
+        """Where to go on when this was the last letter that something was done with."""
+        return replace(Place.of(letter), began=self.began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,22 @@ class DeadLetters:
         self, wanted: DeadLetterFilter, *, limit: int, after: Place | None = None, oldest_first: bool = False
     ) -> DeadLetterPage:
         """The next `limit` letters that pass, behind `after` in the order of the walk. Entries of the sets whose record
-        is gone are dropped on the way."""
+        is gone are dropped on the way.
+
+        Oldest first is the order of those who change letters: such a walk, unless it is through named ones, ends with
+        what was dead when its first page was asked for.
+        """
+        began = None
+        if oldest_first and not wanted.ids:
+            began = await self._now() if after is None or after.began is None else after.began
+            wanted = wanted.as_of(began)
+        found, place = await self._search(wanted, limit, after, oldest_first)
+        return DeadLetterPage(tuple(found), place and replace(place, began=began), began)
+
+    async def _search(
+        self, wanted: DeadLetterFilter, limit: int, after: Place | None, oldest_first: bool
+    ) -> tuple[list[Job], Place | None]:
+        """What a page shows, and the place behind it; None at the end."""
         sets = [keys.dlq(lane) for lane in await self._lanes() if wanted.takes_lane(lane)]
         found: list[Job] = []
         place, examined = after, 0
@@ -95,13 +115,13 @@ class DeadLetters:
             for each, letter in zip(places, await self._listed(places, sets), strict=True):
                 if letter is not None and wanted.takes(letter):
                     if len(found) == limit:
-                        return DeadLetterPage(tuple(found), place)
+                        return found, place
                     found.append(letter)
                 place = each
             examined += len(places)
             if len(places) < BATCH:
-                return DeadLetterPage(tuple(found), None)
-        return DeadLetterPage(tuple(found), place)
+                return found, None
+        return found, place
 
     async def find(self, job_id: str) -> Job | None:
         """The whole record of a parked job, its prompt ids included unless they lie in the blob store; else None."""
@@ -154,6 +174,12 @@ class DeadLetters:
         )
         with store_errors():
             return bool(await self._purge(keys=named, args=(job_id,)))
+
+    async def _now(self) -> int:
+        """Milliseconds by the clock that deaths are timed with."""
+        with store_errors():
+            seconds, micros = await self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
 
     async def _lanes(self) -> list[str]:
         """Every lane that has a card; cards are never deleted."""

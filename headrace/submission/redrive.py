@@ -129,7 +129,8 @@ class Redriver:
         deadline_ms: int | None = None,
         dry_run: bool = False,
     ) -> RedrivePage:
-        """The next `limit` letters that pass, oldest first. The new jobs have no deadline unless one is given, in
+        """The next `limit` letters that pass, oldest first, of those that were dead when the walk began: at the first
+        page, or as `after` says. The new jobs have no deadline unless one is given, in
         milliseconds from now.
 
         A letter that cannot be redriven is reported and left parked; so is an id that names none. Raises
@@ -152,7 +153,7 @@ class Redriver:
                 return RedrivePage(tuple(outcomes), place)
             except HeadraceError as error:
                 outcomes.append(Redriven(letter.id, error=ErrorInfo(error.code, error.explain())))
-            place = Place.of(letter)
+            place = page.behind(letter)
         return RedrivePage(tuple(outcomes), page.after)
 
     async def _redrive(self, letter: Job, lane: str, deadline_ms: int | None) -> Redriven:

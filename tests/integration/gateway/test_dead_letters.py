@@ -7,6 +7,7 @@ import httpx2
 import pytest
 import redis
 
+from headrace.client import Client, LetterOutcome
 from headrace.contract.errors import ErrorInfo
 from headrace.contract.ids import new_job_id
 from headrace.contract.job import Job, State
@@ -16,7 +17,7 @@ from headrace.settings import BlobSettings
 from headrace.store import dead_letters, keys
 from headrace.store.blobs_folder import FolderBlobs
 from tests.integration.gateway.scripted_worker import LANE, MODEL, ScriptedWorker
-from tests.integration.gateway.serving import serving, settings_for
+from tests.integration.gateway.serving import Gateway, serving, settings_for
 from tests.redis_server import RedisServer
 
 PROMPT = {"model": MODEL, "prompt": "go"}
@@ -220,6 +221,49 @@ def test_a_redrive_goes_on_with_its_cursor_and_leaves_what_it_cannot(
     assert ids_in(listed(client)) == [ids[0]]
 
 
+def test_a_redrive_of_poison_ends(gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker) -> None:
+    """Each one is dead again before the next is redriven, by the SDK and by whoever follows the cursor."""
+    ids = parked_at_once(client, worker, 4)
+    told: list[LetterOutcome] = []
+
+    def tell(outcome: LetterOutcome) -> None:
+        told.append(outcome)
+        assert len(told) <= len(ids), "what died again is redriven again"
+        kill(worker)
+
+    with Client(gateway.url) as sdk:
+        sdk.dlq.redrive(rate=500.0, tell=tell)
+    assert [outcome.id for outcome in told] == ids
+    again = ids_in(listed(client))[::-1]
+    assert again == [outcome.redriven_as for outcome in told]
+    page = post(client, "redrive", limit=1)
+    redriven: list[str] = []
+    while len(redriven) <= len(again):
+        redriven += [each["id"] for each in page["data"]]
+        kill(worker)
+        if not page["has_more"]:
+            break
+        page = post(client, "redrive", limit=1, cursor=page["cursor"])
+    assert redriven == again
+
+
+def test_what_dies_during_a_purge_is_left(client: httpx2.Client, worker: ScriptedWorker) -> None:
+    ids = parked_at_once(client, worker, 2)
+    page = post(client, "purge", all=True, limit=1)
+    young = parked_at_once(client, worker, 2)
+    rest = post(client, "purge", all=True, cursor=page["cursor"])
+    assert [each["id"] for each in page["data"] + rest["data"]] == ids
+    assert (rest["has_more"], ids_in(listed(client))[::-1]) == (False, young)
+
+
+def test_a_deadline_is_a_millisecond_at_least(client: httpx2.Client, worker: ScriptedWorker) -> None:
+    parked_at_once(client, worker, 1)
+    (done,) = post(client, "redrive", deadline_seconds=0.0004)["data"]
+    job = worker.queue.get(done["redriven_as"])
+    assert job is not None
+    assert job.deadline_at == (job.created_at or 0) + 1
+
+
 def test_named_ones_are_redriven_once(client: httpx2.Client, worker: ScriptedWorker) -> None:
     (old,) = parked(client, worker)
     stranger, alive = new_job_id(), create(client)
@@ -307,7 +351,15 @@ def test_bad_bodies(client: httpx2.Client, verb: str, body: dict[str, Any], para
 
 
 @pytest.mark.parametrize(
-    ("query", "param"), [("limit=0", "limit"), ("limit=x", "limit"), ("colour=red", "colour"), ("cursor=1.2", "cursor")]
+    ("query", "param"),
+    [
+        ("limit=0", "limit"),
+        ("limit=x", "limit"),
+        ("colour=red", "colour"),
+        ("cursor=1.2", "cursor"),
+        ("model=a&model=a", "model"),
+        ("metadata[a]=1&metadata[a]=2", "metadata[a]"),
+    ],
 )
 def test_bad_queries(client: httpx2.Client, query: str, param: str) -> None:
     reply = client.get(f"/v1/dlq?{query}")

@@ -77,12 +77,12 @@ def test_what_had_to_stay_is_said_and_is_the_exit_code(
     ran = dlq(gateway, "redrive", alive)
     assert (ran.code, ran.out) == (1, "")
     assert f"{alive}  left: job_not_found" in ran.err
-    assert "0 redriven, 1 left where they are" in ran.err
+    assert "0 redriven, 1 left where it is" in ran.err
 
 
 def test_purging_asks_first(gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker) -> None:
     old, young = parked_at_once(client, worker, 2)
-    assert_one_line(dlq(gateway, "purge", old), "1 dead jobs", "--yes")
+    assert_one_line(dlq(gateway, "purge", old), "1 dead job would be purged", "--yes")
     assert_one_line(dlq(gateway, "purge", "--yes"), "all")
     assert dlq(gateway, "purge", old, "--dry-run") == Ran(0, f"{old}\n", "1 would be purged\n")
     assert dlq(gateway, "purge", old, "--yes") == Ran(0, f"{old}\n", "1 purged\n")
@@ -98,7 +98,7 @@ def test_who_dies_while_the_question_stands_is_not_purged(
     young: list[str] = []
 
     def confirm(question: str, **_: bool) -> None:
-        assert "1 dead jobs" in question
+        assert "1 dead job " in question
         young.extend(parked_at_once(client, worker, 1))
 
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
@@ -108,6 +108,26 @@ def test_who_dies_while_the_question_stands_is_not_purged(
     assert_one_line(dlq(gateway, "purge", old), "no such")
 
 
-@pytest.mark.parametrize("rate", ["0", "-1", "nan"])
-def test_a_rate_that_is_none(gateway: Gateway, rate: str) -> None:
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "1e-12", "5e-324"])
+def test_a_rate_that_is_none(gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker, rate: str) -> None:
+    ids = parked_at_once(client, worker, 1)
     assert_one_line(dlq(gateway, "redrive", "--rate", rate), "above 0")
+    assert_one_line(dlq(gateway, "redrive", "--dry-run", "--rate", rate), "above 0")
+    assert ids_in(listed(client)) == ids
+
+
+@pytest.mark.parametrize("deadline", ["nan", "inf", "-inf"])
+def test_a_deadline_that_is_none(
+    gateway: Gateway, client: httpx2.Client, worker: ScriptedWorker, deadline: str
+) -> None:
+    (parked_one,) = parked_at_once(client, worker, 1)
+    for verb in (["dlq", "redrive"], ["replay", parked_one], ["submit", "go"]):
+        ran = run(*verb, f"--deadline={deadline}", "--url", gateway.url)
+        assert (ran.code, ran.out) == (2, "")
+        assert "--deadline" in ran.err
+    assert ids_in(listed(client)) == [parked_one]
+
+
+@pytest.mark.parametrize("verb", [["list"], ["redrive"], ["purge", "--yes"]])
+def test_half_a_character(gateway: Gateway, verb: list[str]) -> None:
+    assert_one_line(dlq(gateway, *verb, "--tenant", "\udcff"), "`tenant`", "surrogates")

@@ -227,7 +227,8 @@ def test_a_model_and_what_it_can_hold(connect: MakeClient) -> None:
 
 
 def test_an_answer_that_is_no_listing_is_said(connect: MakeClient) -> None:
-    with serving(Answer(200, b"{}")) as script, connect(script.url) as client:
+    odd = Answer(200, b'{"id": 7, "data": 7}')
+    with serving(odd) as script, connect(script.url) as client:
         with pytest.raises(errors.HeadraceError, match="page of jobs"):
             list(client.jobs())
         with pytest.raises(errors.HeadraceError, match="not a model"):

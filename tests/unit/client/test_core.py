@@ -6,6 +6,7 @@ import pytest
 
 from headrace.client import core
 from headrace.client.core import Reply
+from headrace.client.event_reading import read_event
 from headrace.client.result import outcome, read_model_ids, read_view
 from headrace.contract import errors
 from headrace.contract.errors import HeadraceError
@@ -81,10 +82,56 @@ def test_a_page_instead_of_json_names_the_next_step() -> None:
 
 
 def test_events_of_a_newer_server_are_passed_over() -> None:
-    assert core.read_event('{"seq": 3, "type": "weather"}') is None
-    assert core.read_event('{"error": {"code": "store_unavailable"}}') is None
-    event = core.read_event('{"seq": 3, "type": "failed", "error": {"code": "poison", "message": "m"}}')
+    assert read_event('{"seq": 3, "type": "weather"}') is None
+    assert read_event('{"error": {"code": "store_unavailable"}}') is None
+    assert read_event('{"type": null}') is None
+    event = read_event('{"seq": 3, "type": "failed", "error": {"code": "poison", "message": "m"}}')
     assert isinstance(event, Failed)
+
+
+DELTA = {"seq": 2, "type": "delta", "choice": 0, "offset": 0, "token_ids": [1], "text": "x", "finish_reason": None}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(
+            "{nonsense",
+            "[1]",
+            "7",
+            '"x"',
+            "null",
+            "[" * 100_000,
+            '{"type": ["delta"]}',
+            '{"type": "delta", "seq": "x"}',
+        ),
+        '{"seq": 3, "type": "failed", "error": {}}',
+        '{"seq": 3, "type": "completed", "usage": {"x": 1}}',
+        '{"seq": "3", "type": "cancelled"}',
+        *(json.dumps(DELTA | {name: value}) for name in ("seq", "choice", "offset") for value in (None, "x", -1, 1.5)),
+        *(json.dumps(DELTA | {"token_ids": value}) for value in (None, 5, ["x"], [None])),
+        *(json.dumps(DELTA | {name: value}) for name, value in (("text", 5), ("text", None), ("finish_reason", 5))),
+        json.dumps(DELTA | {"logprobs": [{"no": 1}]}),
+    ],
+)
+def test_an_event_that_was_damaged_cannot_be_read(data: str) -> None:
+    assert read_event(json.dumps(DELTA)) is not None
+    with pytest.raises(HeadraceError, match="event"):
+        read_event(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("tenant", "\udcff"), ("deadline", float("nan")), ("deadline", float("inf")), ("x", object())]
+)
+def test_what_json_has_no_word_for_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(errors.InvalidRequest, match=f"`{field}` cannot be sent") as caught:
+        _ = core.Call("POST", "/", json={"fine": "é", field: value}).content
+    assert caught.value.param == field
+
+
+def test_half_a_character_is_in_no_query() -> None:
+    with pytest.raises(errors.InvalidRequest, match="`model` cannot be sent"):
+        core.jobs_call({"limit": "1", "model": "\ud800"})
 
 
 def job(state: str, **fields: object) -> dict[str, object]:

@@ -116,6 +116,19 @@ def test_a_dry_run_keeps_no_rate(dry_run: bool, at_once: int) -> None:
     assert body_of(walk.next(0.0)) == {"dry_run": dry_run, "limit": at_once}
 
 
+def test_no_sleep_is_longer_than_a_minute() -> None:
+    walk = Walk.redrive(Filters(), rate=0.001, limit=None, deadline_seconds=None, dry_run=False, now=0.0)
+    walk.next(0.0)
+    walk.read(page([redriven(IDS[0])], "1.x"), 0.0)
+    assert (walk.next(0.0), walk.next(999.5)) == (60.0, 0.5)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_odd_rate_is_refused_before_anything_is_asked(dry_run: bool) -> None:
+    with pytest.raises(InvalidRequest, match="rate"):
+        Walk.redrive(Filters(), rate=float("inf"), limit=None, deadline_seconds=None, dry_run=dry_run, now=0.0)
+
+
 @pytest.mark.parametrize("content", [b"{}", b'{"data": 1, "refused": [], "has_more": false, "cursor": null}', b"[]"])
 def test_an_answer_of_something_else(content: bytes) -> None:
     with pytest.raises(HeadraceError):

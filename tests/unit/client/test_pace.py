@@ -1,8 +1,11 @@
 """How many may be begun by now: never more than the rate, and no flood after a pause."""
 
+from math import inf, nan
+from typing import Any
+
 import pytest
 
-from headrace.client.pace import CATCH_UP_S, Pace
+from headrace.client.pace import CATCH_UP_S, LEAST_RATE, Pace
 from headrace.contract.errors import InvalidRequest
 
 
@@ -48,7 +51,13 @@ def test_the_next_one_is_due_when_it_says() -> None:
     assert (pace.due(100.74), pace.due(pace.next_at)) == (0, 1)
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
-def test_a_rate_is_above_0(rate: float) -> None:
+@pytest.mark.parametrize("rate", [0.0, -1.0, nan, inf, 1e-12, 5e-324, 10**400, "x", None])
+def test_a_rate_is_a_number_above_0_and_one_a_day_at_least(rate: Any) -> None:
     with pytest.raises(InvalidRequest, match="rate"):
         Pace.of(rate, 0.0)
+
+
+def test_the_slowest_and_the_fastest_rate() -> None:
+    slowest = Pace.of(LEAST_RATE, 0.0).took(0.0, 1)
+    assert slowest.next_at == pytest.approx(86_400)
+    assert Pace.of(1e308, 0.0).due(9.0) > 10**300

@@ -69,6 +69,18 @@ def test_what_does_not(wanted: DeadLetterFilter) -> None:
     assert not wanted.is_empty
 
 
+def test_as_of_a_moment_nothing_that_died_later_passes_nor_a_redrive_made_since() -> None:
+    """Redriven and dead again may be one millisecond's work."""
+    then, before = DeadLetterFilter().as_of(1_000), DeadLetterFilter().as_of(999)
+    again = replace(LETTER, redrive_of="job_x", created_at=1_000)
+    assert then.takes(LETTER)
+    assert then.takes(replace(again, created_at=999))
+    assert not then.takes(again)
+    assert not before.takes(LETTER)
+    assert DeadLetterFilter(until=5).as_of(1_000).until == 5
+    assert DeadLetterFilter(until=5_000).as_of(1_000).until == 1_000
+
+
 def test_each_worker_is_named_once() -> None:
     assert workers_of(LETTER) == ("w_1", "w_2")
     assert workers_of(replace(LETTER, history=())) == ()
@@ -77,11 +89,26 @@ def test_each_worker_is_named_once() -> None:
 def test_a_place_is_written_and_read() -> None:
     place = Place.of(LETTER)
     assert Place.parse(str(place)) == place
+    walked = replace(place, began=2_000)
+    assert str(walked) == f"{place}.2000"
+    assert (Place.parse(str(walked)).began, Place.parse(str(place)).began) == (2_000, None)
     later = Place(1_001, "job_00000000000000000000000000")
     assert place < later < Place(1_001, LETTER.id)
 
 
-@pytest.mark.parametrize("text", ["", "1000", f"-1.{LETTER.id}", "1000.job_1", f"1000.{LETTER.id}x", f"x.{LETTER.id}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1000",
+        f"-1.{LETTER.id}",
+        "1000.job_1",
+        f"1000.{LETTER.id}x",
+        f"x.{LETTER.id}",
+        f"1000.{LETTER.id}.",
+        f"1000.{LETTER.id}.x",
+    ],
+)
 def test_what_is_no_place(text: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
         Place.parse(text)

@@ -65,12 +65,16 @@ class Bench:
             metadata={"row": "7"},
         )
         self.queue.accept(replace(job, **fields))  # type: ignore[arg-type]
-        for _ in range(3):
+        self.kill()
+        return self.get(job.id)
+
+    def kill(self, count: int = 1) -> None:
+        """So many of the jobs that wait kill three engines each."""
+        for _ in range(3 * count):
             asked = ClaimRequest((LANE,), "w_1", CARD.revision, "d", 1_000, 1_000, 1)
             (claimed,) = self.queue.claim(asked)
             self.queue.append([Append(claimed.lease)])
             self.queue.reap(ReapRequest("w_1", died=True))
-        return self.get(job.id)
 
     def get(self, job_id: str) -> Job:
         job = self.queue.get(job_id)

@@ -7,6 +7,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from headrace.contract.dead_letter_query import DeadLetterFilter, Place
 from headrace.contract.errors import BlobsUnavailable, ContextLengthExceeded, ErrorInfo, QueueFull, RevisionGone
 from headrace.contract.generation import FrozenRequest, Sampling, Usage
 from headrace.contract.ids import new_job_id
@@ -140,6 +141,45 @@ async def test_what_cannot_be_redriven_is_left_and_the_others_go_on(bench: Bench
     codes = {outcome.letter_id: outcome.error and outcome.error.code for outcome in page.outcomes}
     assert codes == {gone.id: "revision_gone", lost.id: "blob_not_found", fine.id: None}
     assert bench.parked() == {gone.id, lost.id}
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_what_dies_again_is_no_part_of_the_walk_that_redrove_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    """Neither with a page that ended at its limit nor with one that a full queue ended early."""
+    ids = [bench.bury().id for _ in range(4)]
+    accept, room = bench.async_queue.accept, [2]
+
+    async def full(job: Job, *, body_hash: str = "") -> AcceptReply:
+        room[0] -= 1
+        return AcceptReply(Outcome.FULL, job.id) if room[0] < 0 else await accept(job, body_hash=body_hash)
+
+    if early:
+        monkeypatch.setattr(bench.async_queue, "accept", full)
+    redriven: list[str] = []
+    page = await bench.redriver.redrive(EVERY, limit=2 + early)
+    for _ in range(6):
+        redriven += [outcome.letter_id for outcome in page.outcomes]
+        room[0] = 2
+        bench.kill(len(page.outcomes))
+        if page.after is None:
+            break
+        page = await bench.redriver.redrive(EVERY, limit=1 + early, after=Place.parse(str(page.after)))
+    assert redriven == ids
+    assert len(bench.parked()) == 4
+    assert bench.parked().isdisjoint(ids)
+
+
+async def test_named_ones_are_redriven_whenever_they_died(bench: Bench) -> None:
+    """A clock that was set back would hide them, and they are no more than were named."""
+    letter = bench.bury()
+    later = bench.client.time()[0] * 1000 + 60_000
+    bench.client.zadd(keys.dlq(LANE), {letter.id: later})
+    bench.client.hset(keys.job(letter.id), "ended_at", later)
+    assert (await bench.redriver.redrive(EVERY, limit=10)).outcomes == ()
+    page = await bench.redriver.redrive(DeadLetterFilter(ids=(letter.id,)), limit=10)
+    assert [outcome.letter_id for outcome in page.outcomes] == [letter.id]
 
 
 async def test_a_full_queue_ends_a_page_early_and_the_cursor_goes_on_there(

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 
@@ -12,6 +13,10 @@ from tests.e2e.fleet import Fleet, running
 
 # Before any test module brings triton along (transformers does): it decides at import what its interpreter runs.
 os.environ["TRITON_INTERPRET"] = "1"
+
+# A busy machine is no fault of an example.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ Each may be run at any time, by any number at once, and be killed in the middle:
 """
 
 import asyncio
+from typing import TypedDict
 from collections.abc import Mapping
 
 from headrace.queue.base import ReapRequest
@@ -62,8 +63,10 @@ async def _trim(settings: Settings) -> int:
     return dropped
 
 
-def _waits(settings: Settings) -> dict[str, float]:
-    return {
-        "connect_timeout_s": settings.redis.connect_timeout_s,
-        "socket_timeout_s": settings.redis.socket_timeout_s,
-    }
+class _Waits(TypedDict):
+    connect_timeout_s: float
+    socket_timeout_s: float
+
+
+def _waits(settings: Settings) -> _Waits:
+    return _Waits(connect_timeout_s=settings.redis.connect_timeout_s, socket_timeout_s=settings.redis.socket_timeout_s)

@@ -4,8 +4,8 @@ Each may be run at any time, by any number at once, and be killed in the middle:
 """
 
 import asyncio
-from typing import TypedDict
 from collections.abc import Mapping
+from typing import TypedDict
 
 from headrace.queue.base import ReapRequest
 from headrace.queue.redis import RedisQueue

@@ -38,7 +38,9 @@ OWNED = frozenset(
         "cards",
         "tokenizers",
     )
-)
+) | {"maintenance", "unacked", "unacked_index"}
+"""The last three are Celery's: sweeps that wait for the task role, and those it has taken and not yet done."""
+
 OWNED_KINDS = ("hr:card:", "hr:tokenizer:", "hr:jobs:", "hr:dlq:", "hr:lane:", "hr:held:", "_kombu.")
 """Beginnings of keys that stay because somebody removes what is in them."""
 

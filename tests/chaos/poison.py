@@ -108,8 +108,9 @@ def _beast(seed: int, dice: random.Random) -> Order:
 
 
 def try_kind(kind: Kind, seeds: Sequence[int]) -> Iterator[Given]:
-    with fleet(kind) as ground:
-        for seed in seeds:
+    for seed in seeds:
+        # A fleet for each: an engine whose deaths follow each other fast is started later and later.
+        with fleet(kind) as ground:
             yield asyncio.run(play(ground, kind, seed))
 
 

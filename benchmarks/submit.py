@@ -2,10 +2,11 @@
 
     python -m benchmarks.submit [--rate 300] [--seconds 20] [--rounds 3] [--fsync everysec always] [--model FILE]
 
-One gateway process and one Redis; clients in a process of their own, which post whatever the answers do. Three times:
-beside a worker whose fake engine keeps up with the jobs at an engine's pace, and whose tokens are bytes; with the same
-tokenizer and nobody who takes them, so that a backlog grows; and so with the tokenizer of a real model. In turns, once
-a round. `stolen` is the part of the machine's CPU time that other machines of its host had meanwhile.
+One gateway process and one Redis; clients in a process of their own, which post whatever the answers do. Four times:
+beside a worker whose fake engine keeps up with the jobs at an engine's pace, and whose tokens are bytes, twice: as
+urgent as the gateway, and giving way to it (`worker.nice`); with the same tokenizer and nobody who takes the jobs, so
+that a backlog grows; and so with the tokenizer of a real model. In turns, once a round. `stolen` is the part of the
+machine's CPU time that other machines of its host had meanwhile.
 """
 
 import os
@@ -37,12 +38,14 @@ from headrace.store.cards import read_releases
 WARM_S: Final = 2.0
 BAR: Final = "p50 ≤ 5 ms, p99 ≤ 25 ms with everysec"
 WORKED: Final = "fake engine"
+NICE: Final = "fake engine, worker.nice 15"
 WAITING: Final = "no worker"
 TOKENIZED: Final = "no worker, a real model's tokenizer"
-SETTINGS: Final = (WORKED, WAITING, TOKENIZED)
+SETTINGS: Final = (WORKED, NICE, WAITING, TOKENIZED)
 ENGINE: Final = "fake:speed=100,kv_tokens=131072"
 ROOM: Final = {"HEADRACE_WORKER__MAX_JOBS": "128"}
 """16 tokens at a hundred steps a second are 48 jobs at a time."""
+GIVING_WAY: Final = {"HEADRACE_WORKER__NICE": "15"}
 _MAX_TOKENS: Final = 16
 _WORDS: Final = (
     "Summarise the following note in one sentence: the mill by the river was built in the year of the great flood, "
@@ -144,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _setting(stand: Stand, setting: str, model: Path) -> Iterator[str]:
     """The model to ask for."""
     with redis.Redis.from_url(stand.redis_url) as client:
-        if setting == WORKED:
-            with working(stand, ENGINE, ROOM):
+        if setting in (WORKED, NICE):
+            with working(stand, ENGINE, ROOM | GIVING_WAY if setting == NICE else ROOM):
                 (release,) = read_releases(client)
                 yield release.card.id
             return

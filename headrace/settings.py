@@ -87,8 +87,10 @@ class GatewaySettings(Section):
 class WorkerSettings(Section):
     """`model` is a name from `headrace models list`, `file:<path>`, `hf:<org>/<repo>` or `s3://<bucket>/<key>`.
 
-    `tag` is given by a supervisor; `events` shows jobs on Celery's console. `notices` of which cloud end the worker
-    before its machine goes; `notices_url` is another address than that cloud's metadata server."""
+    `nice` is how far the worker and its engine give way to other processes of their machine: where a gateway and Redis
+    share it, 10 or 15 keeps them quick. `tag` is given by a supervisor; `events` shows jobs on Celery's console.
+    `notices` of which cloud end the worker before its machine goes; `notices_url` is another address than that cloud's
+    metadata server."""
 
     model: str = "smollm2-135m-instruct"
     release: str = "stable"
@@ -98,6 +100,7 @@ class WorkerSettings(Section):
     start_timeout_s: float = Field(default=120.0, gt=0)
     drain_s: float = Field(default=10.0, gt=0)
     events: bool = True
+    nice: int = Field(default=0, ge=0, le=19)
     notices: Literal["none", "auto", "ec2", "gce"] = "none"
     notices_url: str = ""
 

@@ -6,6 +6,7 @@ torch and loads the weights there is time for Celery and the rest.
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = _settings(arguments)
         logs.configure(settings.log, role="worker")
+        os.nice(settings.worker.nice)  # before there is an engine: its process takes this over
         first = spawn(ChildOptions(find_model(settings).source, settings.engine))
     except SetupError as error:
         sys.stderr.write(f"headrace worker: {error.explain()}\n")

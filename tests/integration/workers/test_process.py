@@ -61,6 +61,17 @@ def test_celery_finds_it_and_sigterm_gives_its_jobs_back(fleet: Fleet) -> None:
         assert fleet.get(job_id).deaths_total == 0
 
 
+def test_a_nice_worker_and_its_engine_give_way(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_WORKER__NICE", "7")
+    before = os.nice(0)
+    with process(fleet, "fake:") as worker:
+        beating(fleet)
+        parent = psutil.Process(worker.pid)
+        assert {each.nice() - before for each in (parent, *parent.children())} == {7}
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(5) == 0
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_hangup_is_ignored_and_the_signals_that_end_it_end_it_well(fleet: Fleet, sent: signal.Signals) -> None:
     with process(fleet, "fake:") as worker:

@@ -87,8 +87,8 @@ class GatewaySettings(Section):
 class WorkerSettings(Section):
     """`model` is a name from `headrace models list`, `file:<path>`, `hf:<org>/<repo>` or `s3://<bucket>/<key>`.
 
-    `nice` is how far the worker and its engine give way to other processes of their machine: where a gateway and Redis
-    share it, 10 or 15 keeps them quick. `tag` is given by a supervisor; `events` shows jobs on Celery's console.
+    `nice` is how far the worker and its engine give way to other processes of their machine, such as a gateway and
+    Redis on the same cores. `tag` is given by a supervisor; `events` shows jobs on Celery's console.
     `notices` of which cloud end the worker before its machine goes; `notices_url` is another address than that cloud's
     metadata server."""
 
